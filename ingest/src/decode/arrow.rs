@@ -1,0 +1,132 @@
+//! Arrow IPC, file and stream: batch by batch, only the wanted columns.
+
+use super::{
+    BatchSink, DecodeError, DecodeOptions,
+    columns::{damaged, guarded, project, push_rows},
+};
+use crate::source::InputFile;
+use polars_arrow::{
+    array::Array,
+    io::ipc::read::{
+        FileReader, StreamReader, StreamState, read_file_metadata, read_stream_metadata,
+    },
+    record_batch::RecordBatchT,
+};
+use std::{
+    fs::File,
+    io::{self, BufReader, Read as _, Seek as _, SeekFrom},
+};
+
+const WHAT: &str = "Arrow file";
+const FILE_MAGIC: &[u8] = b"ARROW1";
+
+pub(super) fn decode(
+    file: &InputFile,
+    options: &DecodeOptions,
+    sink: &mut BatchSink<'_>,
+) -> Result<(), DecodeError> {
+    let failed = |source: io::Error| DecodeError::Read { path: file.path.clone(), source };
+    let mut reader = BufReader::new(File::open(&file.path).map_err(failed)?);
+    let mut magic = Vec::new();
+    (&mut reader).take(FILE_MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
+    reader.seek(SeekFrom::Start(0)).map_err(failed)?;
+    if magic == FILE_MAGIC {
+        decode_file(reader, file, options, sink)
+    } else {
+        decode_stream(reader, file, options, sink)
+    }
+}
+
+fn decode_file(
+    mut reader: BufReader<File>,
+    file: &InputFile,
+    options: &DecodeOptions,
+    sink: &mut BatchSink<'_>,
+) -> Result<(), DecodeError> {
+    let metadata =
+        guarded(WHAT, || read_file_metadata(&mut reader).map_err(|e| damaged(WHAT, &e)))?;
+    let wanted = project(&metadata.schema, &options.columns).map_err(DecodeError::Damaged)?;
+    let (projection, order) = ascending(&wanted);
+    let mut batches = FileReader::new(reader, metadata, Some(projection), None);
+    let mut rows = Rows::new(options, order);
+    while let Some(batch) =
+        guarded(WHAT, || batches.next().transpose().map_err(|e| damaged(WHAT, &e)))?
+    {
+        rows.push(batch, sink)?;
+    }
+    sink.consumed(file.bytes);
+    Ok(())
+}
+
+fn decode_stream(
+    mut reader: BufReader<File>,
+    file: &InputFile,
+    options: &DecodeOptions,
+    sink: &mut BatchSink<'_>,
+) -> Result<(), DecodeError> {
+    let metadata =
+        guarded(WHAT, || read_stream_metadata(&mut reader).map_err(|e| damaged(WHAT, &e)))?;
+    let wanted = project(&metadata.schema, &options.columns).map_err(DecodeError::Damaged)?;
+    let (projection, order) = ascending(&wanted);
+    let mut batches = StreamReader::new(reader, metadata, Some(projection));
+    let mut rows = Rows::new(options, order);
+    while let Some(state) =
+        guarded(WHAT, || batches.next().transpose().map_err(|e| damaged(WHAT, &e)))?
+    {
+        match state {
+            StreamState::Some(batch) => rows.push(batch, sink)?,
+            // The end of the file where another message may begin is a legal end of the stream.
+            StreamState::Waiting => break,
+        }
+    }
+    sink.consumed(file.bytes);
+    Ok(())
+}
+
+/// polars reads columns in the order of the file: the positions to read, ascending and without
+/// repeats, and for each wanted column its place among them.
+fn ascending(wanted: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut projection = wanted.to_vec();
+    projection.sort_unstable();
+    projection.dedup();
+    let order = wanted.iter().map(|w| projection.partition_point(|p| p < w)).collect();
+    (projection, order)
+}
+
+struct Rows<'a> {
+    options: &'a DecodeOptions,
+    order: Vec<usize>,
+    first_row: u64,
+}
+
+impl<'a> Rows<'a> {
+    fn new(options: &'a DecodeOptions, order: Vec<usize>) -> Self {
+        Self { options, order, first_row: 0 }
+    }
+
+    fn push(
+        &mut self,
+        batch: RecordBatchT<Box<dyn Array>>,
+        sink: &mut BatchSink<'_>,
+    ) -> Result<(), DecodeError> {
+        let rows = batch.len() as u64;
+        let columns = batch.into_arrays();
+        let arrays: Vec<Box<dyn Array>> =
+            self.order.iter().map(|&place| columns[place].clone()).collect();
+        let most = self.options.max_document_bytes;
+        push_rows(&self.options.columns, &arrays, self.first_row, most, sink)?;
+        self.first_row += rows;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ascending;
+
+    #[test]
+    fn a_projection_is_put_back_in_order() {
+        assert_eq!(ascending(&[5, 2, 5]), (vec![2, 5], vec![1, 0, 1]));
+        assert_eq!(ascending(&[]), (vec![], vec![]));
+    }
+}

@@ -1,0 +1,301 @@
+//! Listing the files of a source.
+
+use super::{Container, InputFile, language::language_of};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use std::{
+    collections::HashSet,
+    fs,
+    io,
+    path::{Component, Path, PathBuf},
+};
+use walkdir::WalkDir;
+
+/// Folders that hold other people's code or build products.
+const LEFT_OUT: &[&str] = &[
+    "__pycache__",
+    "bower_components",
+    "node_modules",
+    "site-packages",
+    "target",
+    "third-party",
+    "third_party",
+    "vendor",
+    "vendored",
+];
+
+/// Which files of folders and globs count.
+#[derive(Clone, Debug, Default)]
+pub struct Filters {
+    /// Container of every file; by extension when absent.
+    pub container: Option<Container>,
+    /// Only these extensions (without the dot); empty: all that the container knows.
+    pub extensions: Vec<String>,
+    /// Only these languages (names as in [`super::KNOWN_EXTENSIONS`], any case); empty: all.
+    pub languages: Vec<String>,
+    /// Globs on the path relative to the folder or to the glob's fixed part; what matches is left out.
+    pub exclude: Vec<String>,
+    /// Names are given relative to this folder where possible.
+    pub relative_to: PathBuf,
+}
+
+/// Why a source cannot be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A path of the manifest does not exist, or a glob or folder holds no file.
+    #[error("source {source_name:?}: {} {problem}", path.display())]
+    Nothing {
+        /// The source.
+        source_name: String,
+        /// The path or glob.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+        /// What to do.
+        hint: String,
+    },
+    /// The container of a file cannot be told from its name.
+    #[error("source {source_name:?}: cannot tell the format of {}", path.display())]
+    Format {
+        /// The source.
+        source_name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A glob is not well formed.
+    #[error("source {source_name:?}: {glob:?} is not a valid glob: {message}")]
+    Glob {
+        /// The source.
+        source_name: String,
+        /// The glob.
+        glob: String,
+        /// What the parser said.
+        message: String,
+    },
+    /// The system refused.
+    #[error("source {source_name:?}: cannot read {}", path.display())]
+    Read {
+        /// The source.
+        source_name: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SourceError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Nothing { hint, .. } => Some(hint.clone()),
+            Self::Format { .. } => Some(
+                "set the source's format to jsonl, parquet, arrow, text or code".to_owned(),
+            ),
+            Self::Glob { .. } => Some(
+                "** matches folders at any depth, * within a name, {a,b} alternatives".to_owned(),
+            ),
+            Self::Read { .. } => None,
+        }
+    }
+
+    /// Whether the manifest is wrong (as opposed to the disk).
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        !matches!(self, Self::Read { .. })
+    }
+}
+
+/// The files of a source: entries in the order given, the files of a folder or glob sorted by path,
+/// a file that is listed twice only once. Symbolic links inside folders are not followed.
+///
+/// # Errors
+/// If an entry names nothing, a format cannot be told, or the system refuses to list a folder.
+pub fn list_files(
+    source_name: &str,
+    paths: &[PathBuf],
+    filters: &Filters,
+) -> Result<Vec<InputFile>, SourceError> {
+    let lister = Lister {
+        source_name,
+        filters,
+        exclude: glob_set(source_name, &filters.exclude)?,
+    };
+    let mut files = Vec::new();
+    for path in paths {
+        let before = files.len();
+        lister.entry(path, &mut files)?;
+        if files.len() == before {
+            let (problem, hint) = lister.why_nothing(path);
+            let (source_name, path) = (source_name.to_owned(), path.clone());
+            return Err(SourceError::Nothing { source_name, path, problem, hint });
+        }
+    }
+    let mut seen = HashSet::new();
+    files.retain(|file| seen.insert(file.path.clone()));
+    Ok(files)
+}
+
+struct Lister<'a> {
+    source_name: &'a str,
+    filters: &'a Filters,
+    exclude: GlobSet,
+}
+
+impl Lister<'_> {
+    fn entry(&self, path: &Path, files: &mut Vec<InputFile>) -> Result<(), SourceError> {
+        if path.is_file() {
+            return self.add(path, self.filters.container, files);
+        }
+        if path.is_dir() {
+            let container = self.filters.container.unwrap_or(Container::Code);
+            for file in self.walk(path, &|_| true)? {
+                if self.belongs(&file, container) {
+                    self.add(&file, Some(container), files)?;
+                }
+            }
+            return Ok(());
+        }
+        let Some((base, pattern)) = split_glob(path) else { return Ok(()) };
+        if !base.is_dir() {
+            return Ok(());
+        }
+        let wanted = glob_set(self.source_name, &[pattern])?;
+        for file in self.walk(&base, &|relative| wanted.is_match(relative))? {
+            let known = self.filters.extensions.is_empty() && self.filters.languages.is_empty();
+            if known || self.belongs(&file, self.filters.container.unwrap_or(Container::Code)) {
+                self.add(&file, self.filters.container, files)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(
+        &self,
+        base: &Path,
+        wanted: &dyn Fn(&Path) -> bool,
+    ) -> Result<Vec<PathBuf>, SourceError> {
+        let mut found = Vec::new();
+        let entries = WalkDir::new(base).into_iter().filter_entry(|entry| {
+            entry.depth() == 0 || !is_left_out(&entry.file_name().to_string_lossy())
+        });
+        for entry in entries {
+            let entry = entry.map_err(|e| SourceError::Read {
+                source_name: self.source_name.to_owned(),
+                path: e.path().unwrap_or(base).to_owned(),
+                source: e.into(),
+            })?;
+            let relative = entry.path().strip_prefix(base).unwrap_or(entry.path());
+            if entry.file_type().is_file()
+                && wanted(relative)
+                && !self.exclude.is_match(relative)
+            {
+                found.push(entry.into_path());
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Whether a file found in a folder is one of the container's.
+    fn belongs(&self, path: &Path, container: Container) -> bool {
+        let extension = extension(path);
+        if !self.filters.extensions.is_empty() {
+            let named = |e: &String| e.trim_start_matches('.').eq_ignore_ascii_case(&extension);
+            return self.filters.extensions.iter().any(named);
+        }
+        match container {
+            Container::Code => language_of(&extension).is_some_and(|language| {
+                self.filters.languages.is_empty()
+                    || self.filters.languages.iter().any(|l| l.eq_ignore_ascii_case(language))
+            }),
+            other => container_of(path) == Some(other),
+        }
+    }
+
+    fn add(
+        &self,
+        path: &Path,
+        container: Option<Container>,
+        files: &mut Vec<InputFile>,
+    ) -> Result<(), SourceError> {
+        let source_name = || self.source_name.to_owned();
+        let container = container
+            .or_else(|| container_of(path))
+            .ok_or_else(|| SourceError::Format { source_name: source_name(), path: path.into() })?;
+        let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
+            source_name: source_name(),
+            path: path.to_owned(),
+            source,
+        })?;
+        let relative = path.strip_prefix(&self.filters.relative_to).unwrap_or(path);
+        let name = relative.to_string_lossy().into_owned();
+        files.push(InputFile { path: path.to_owned(), name, container, bytes: metadata.len() });
+        Ok(())
+    }
+
+    fn why_nothing(&self, path: &Path) -> (&'static str, String) {
+        if path.is_dir() {
+            let extensions = "hidden, vendored and build folders are left out; name other \
+                              extensions with the source's `extensions`, or its `format`";
+            ("holds no file that fits", extensions.to_owned())
+        } else if split_glob(path).is_some_and(|(base, _)| base.is_dir()) {
+            ("matches no file", "check the glob; hidden and vendored folders are left out".into())
+        } else {
+            ("does not exist", "relative paths start at the manifest's folder".to_owned())
+        }
+    }
+}
+
+fn is_left_out(name: &str) -> bool {
+    name.starts_with('.') || LEFT_OUT.contains(&name)
+}
+
+/// The last extension that is not a compression, in lower case.
+fn extension(path: &Path) -> String {
+    let of = |path: &Path| {
+        path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
+    };
+    let last = of(path);
+    if last == "gz" || last == "zst" { of(Path::new(path.file_stem().unwrap_or_default())) } else { last }
+}
+
+fn container_of(path: &Path) -> Option<Container> {
+    let extension = extension(path);
+    Some(match extension.as_str() {
+        "jsonl" | "ndjson" | "json" => Container::Jsonl,
+        "parquet" => Container::Parquet,
+        "arrow" | "ipc" | "feather" => Container::Arrow,
+        "txt" | "text" => Container::Text,
+        other => {
+            language_of(other)?;
+            Container::Code
+        }
+    })
+}
+
+/// A path with glob characters, as the folder before them and the glob relative to it.
+fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
+    let is_glob = |part: &Component<'_>| {
+        part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{'])
+    };
+    let parts: Vec<Component<'_>> = path.components().collect();
+    let first = parts.iter().position(is_glob)?;
+    let base = parts[..first].iter().collect();
+    let glob: PathBuf = parts[first..].iter().collect();
+    Some((base, glob.to_string_lossy().into_owned()))
+}
+
+fn glob_set(source_name: &str, globs: &[String]) -> Result<GlobSet, SourceError> {
+    let mut set = GlobSetBuilder::new();
+    let error = |glob: &str, e: &globset::Error| SourceError::Glob {
+        source_name: source_name.to_owned(),
+        glob: glob.to_owned(),
+        message: e.kind().to_string(),
+    };
+    for glob in globs {
+        let built = GlobBuilder::new(glob).literal_separator(true).build();
+        set.add(built.map_err(|e| error(glob, &e))?);
+    }
+    set.build().map_err(|e| error("", &e))
+}

@@ -1,0 +1,51 @@
+//! Which files a source consists of, in an order that does not depend on the machine.
+
+mod language;
+mod list;
+
+pub use language::{KNOWN_EXTENSIONS, language_of};
+pub use list::{Filters, SourceError, list_files};
+
+use std::path::PathBuf;
+
+/// How the records lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// One JSON object a line, plain, gzip or zstd.
+    Jsonl,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, file or stream.
+    Arrow,
+    /// The whole file is one document.
+    Text,
+    /// The whole file is one document of code; binary files are passed over.
+    Code,
+}
+
+impl Container {
+    /// The name in messages and listings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Arrow => "arrow",
+            Self::Text => "text",
+            Self::Code => "code",
+        }
+    }
+}
+
+/// One file of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How it is named in the shard set: relative to the manifest where possible.
+    pub name: String,
+    /// How to read it.
+    pub container: Container,
+    /// Its size when it was listed.
+    pub bytes: u64,
+}

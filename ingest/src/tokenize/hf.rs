@@ -1,0 +1,232 @@
+//! The reference encoder: Hugging Face `tokenizers`.
+
+use super::{
+    Encode, EncodeError,
+    specials::{SpecialNames, Specials},
+    split,
+};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tokenizers::{AddedToken, Tokenizer};
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file cannot be read.
+    #[error("cannot read the tokenizer {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a `tokenizer.json`.
+    #[error("{} is not a Hugging Face tokenizer.json: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
+    /// A token that the manifest names is not in the vocabulary.
+    #[error("the tokenizer {} has no token {name:?}, which the manifest names as {role}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The token's text.
+        name: String,
+        /// Its job: `tokenizer.eos`, `tokenizer.pad`, `tokenizer.mask` or the chat template.
+        role: &'static str,
+        /// Tokens of this vocabulary that look like control tokens.
+        known: Vec<String>,
+    },
+}
+
+impl TokenizerError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { .. } => Some(
+                "set tokenizer.path to a tokenizer.json, or make one with `coda-ingest train-tokenizer`"
+                    .to_owned(),
+            ),
+            Self::Parse { .. } => Some(
+                "it must be the fast-tokenizer file `tokenizer.json`, not vocab.json or tokenizer_config.json"
+                    .to_owned(),
+            ),
+            Self::Missing { name, role, known, .. } => {
+                let known = if known.is_empty() {
+                    "it has no control tokens at all".to_owned()
+                } else {
+                    format!("its control tokens are {}", known.join(" "))
+                };
+                Some(if *role == "the chat template" {
+                    format!("{known}; add {name:?} to its added_tokens")
+                } else {
+                    format!("{known}; name one of them as {role}, or add {name:?} to its added_tokens")
+                })
+            }
+        }
+    }
+}
+
+/// A tokenizer file, loaded.
+pub struct HfEncoder {
+    /// Encodes documents: control tokens spelled in the text stay plain text unless asked otherwise.
+    documents: Tokenizer,
+    path: PathBuf,
+    json: Vec<u8>,
+    /// Whether long documents may be cut at [`split::pieces`].
+    splits: bool,
+}
+
+impl HfEncoder {
+    /// Loads a `tokenizer.json`.
+    ///
+    /// `match_special_text: false` makes control tokens that are spelled in a document plain text.
+    /// A control token is an added token that is marked special or written in angle brackets
+    /// (`<think>` is not marked special in Qwen3's file). Other added tokens are matched as always.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a tokenizer.
+    pub fn load(path: &Path, match_special_text: bool) -> Result<Self, TokenizerError> {
+        let json = std::fs::read(path)
+            .map_err(|source| TokenizerError::Read { path: path.to_owned(), source })?;
+        Self::from_json(path, json, match_special_text)
+    }
+
+    /// As [`HfEncoder::load`], from the bytes of the file; `path` is only for messages.
+    ///
+    /// # Errors
+    /// If the bytes are not a tokenizer.
+    pub fn from_json(
+        path: &Path,
+        json: Vec<u8>,
+        match_special_text: bool,
+    ) -> Result<Self, TokenizerError> {
+        let parse = |message: String| TokenizerError::Parse { path: path.to_owned(), message };
+        let mut documents = Tokenizer::from_bytes(&json).map_err(|e| parse(e.to_string()))?;
+        documents.with_padding(None);
+        documents.with_truncation(None).map_err(|e| parse(e.to_string()))?;
+        let splits = can_split(&documents);
+        if !match_special_text {
+            let controls: Vec<AddedToken> = documents
+                .get_added_tokens_decoder()
+                .into_values()
+                .filter(is_control)
+                .map(|token| token.special(true))
+                .collect();
+            documents.add_tokens(controls).map_err(|e| parse(e.to_string()))?;
+            documents.set_encode_special_tokens(true);
+        }
+        Ok(Self { documents, path: path.to_owned(), json, splits })
+    }
+
+    /// The bytes of the tokenizer file.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// BLAKE3 of the tokenizer file, in hex.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        blake3::hash(&self.json).to_hex().to_string()
+    }
+
+    /// Ids run from 0 to this, exclusive.
+    #[must_use]
+    pub fn id_limit(&self) -> u32 {
+        let highest = self.documents.get_vocab(true).into_values().max();
+        highest.map_or(0, |id| id + 1)
+    }
+
+    /// The id of a token by its text.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.documents.token_to_id(token)
+    }
+
+    /// The id of a token that must exist; `role` says what for.
+    ///
+    /// # Errors
+    /// If the vocabulary has no such token.
+    pub fn require(&self, token: &str, role: &'static str) -> Result<u32, TokenizerError> {
+        self.id(token).ok_or_else(|| {
+            let mut known: Vec<(u32, String)> = self
+                .documents
+                .get_added_tokens_decoder()
+                .into_iter()
+                .filter(|(_, token)| is_control(token))
+                .map(|(id, token)| (id, token.content))
+                .collect();
+            known.sort_unstable();
+            TokenizerError::Missing {
+                path: self.path.clone(),
+                name: token.to_owned(),
+                role,
+                known: known.into_iter().map(|(_, text)| text).collect(),
+            }
+        })
+    }
+
+    /// Resolves the ids that the manifest names.
+    ///
+    /// # Errors
+    /// If one of them is not in the vocabulary.
+    pub fn specials(&self, names: &SpecialNames) -> Result<Specials, TokenizerError> {
+        Ok(Specials {
+            eos: self.require(&names.eos, "tokenizer.eos")?,
+            pad: self.require(&names.pad, "tokenizer.pad")?,
+            mask: self.require(&names.mask, "tokenizer.mask")?,
+        })
+    }
+
+    /// The text of ids, control tokens spelled out.
+    ///
+    /// # Errors
+    /// If the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, EncodeError> {
+        self.documents.decode(ids, false).map_err(|e| EncodeError(e.to_string()))
+    }
+}
+
+impl Encode for HfEncoder {
+    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), EncodeError> {
+        let longest = if self.splits { split::PIECE_BYTES } else { usize::MAX };
+        for piece in split::pieces(text, longest) {
+            let encoding = self
+                .documents
+                .encode_fast(piece, false)
+                .map_err(|e| EncodeError(e.to_string()))?;
+            ids.extend_from_slice(encoding.get_ids());
+        }
+        Ok(())
+    }
+}
+
+fn is_control(token: &AddedToken) -> bool {
+    token.special || (token.content.starts_with('<') && token.content.ends_with('>'))
+}
+
+/// Whether [`split::pieces`] is proved not to change ids for this tokenizer: the Qwen2 pre-tokenizer,
+/// NFC or no normalizer, and no added token that looks at its surroundings or holds a line feed.
+fn can_split(tokenizer: &Tokenizer) -> bool {
+    let as_json = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
+    let normalizer = as_json(serde_json::to_value(tokenizer.get_normalizer()));
+    let pre = as_json(serde_json::to_value(tokenizer.get_pre_tokenizer()));
+    let steps = pre["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
+    let [first, second] = steps else { return false };
+    (normalizer.is_null() || normalizer == json!({"type": "NFC"}))
+        && first["type"] == "Split"
+        && first["pattern"] == json!({"Regex": split::QWEN2_PATTERN})
+        && first["behavior"] == "Isolated"
+        && first["invert"] == false
+        && second["type"] == "ByteLevel"
+        && second["add_prefix_space"] == false
+        && second["use_regex"] == false
+        && tokenizer.get_added_tokens_decoder().values().all(|token| {
+            !(token.lstrip || token.rstrip || token.single_word || token.content.contains('\n'))
+        })
+}

@@ -1,0 +1,38 @@
+//! Text to ids: exactly what Hugging Face `tokenizers` gives, with control tokens under our hand.
+//!
+//! The pipeline knows only [`Encode`]; [`HfEncoder`] is the reference implementation. A faster one
+//! has to give the same ids on every document.
+
+mod chat;
+mod hf;
+mod specials;
+mod split;
+
+pub use chat::{ChatEncoder, ChatError, ChatRow, Message, Role};
+pub use hf::{HfEncoder, TokenizerError};
+pub use specials::{SpecialNames, Specials};
+pub use split::QWEN2_PATTERN;
+
+/// A document that the tokenizer cannot encode (for instance an unknown word and no `unk` token).
+#[derive(Debug, thiserror::Error)]
+#[error("the tokenizer failed: {0}")]
+pub struct EncodeError(pub String);
+
+/// Turns text into token ids.
+pub trait Encode: Send + Sync {
+    /// Appends the ids of `text` to `ids`. No token is added at the start or at the end.
+    ///
+    /// # Errors
+    /// If the tokenizer's model has no ids for the text.
+    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), EncodeError>;
+
+    /// The ids of `text`.
+    ///
+    /// # Errors
+    /// As [`Encode::encode_into`].
+    fn encode(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
+        let mut ids = Vec::new();
+        self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+}
