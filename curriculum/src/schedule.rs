@@ -1,0 +1,141 @@
+//! The value of a schedule at a point of training (method §4).
+
+use coda_manifests::Schedule;
+
+/// How far training is. The one clock that schedules read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Optimizer steps done before this one: the first step is 0.
+    pub step: u64,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Passes over the training rows completed before this step.
+    pub epoch: u32,
+}
+
+/// A value that a schedule may hold.
+pub trait Scheduled: Clone {
+    /// The value a fraction `t` in `[0, 1)` of the way between two others.
+    #[must_use]
+    fn between(from: &Self, to: &Self, t: f64) -> Self;
+}
+
+impl Scheduled for f64 {
+    fn between(from: &Self, to: &Self, t: f64) -> Self {
+        from + (to - from) * t
+    }
+}
+
+/// Lists have no middle: the first holds until the ramp ends. [`crate::Curriculum::check`] refuses
+/// ramps of block sizes, which a table says more plainly.
+impl Scheduled for Vec<u32> {
+    fn between(from: &Self, _to: &Self, _t: f64) -> Self {
+        from.clone()
+    }
+}
+
+/// The value of `schedule` at `progress`.
+///
+/// * constant: the value;
+/// * linear: `from + (to - from) · min(1, step / steps)`;
+/// * epochs: entry `epoch`, the last one holds;
+/// * epoch cycle: entry `epoch mod n`;
+/// * phases: `n` equal phases of the total steps, entry `floor(step · n / total_steps)`, the last
+///   one holds.
+///
+/// # Panics
+/// If a table is empty; [`crate::Curriculum::check`] refuses those.
+#[must_use]
+pub fn value_at<T: Scheduled>(schedule: &Schedule<T>, progress: Progress) -> T {
+    match schedule {
+        Schedule::Constant(value) => value.clone(),
+        Schedule::Linear { from, to, steps } => {
+            if progress.step >= *steps {
+                to.clone()
+            } else {
+                T::between(from, to, progress.step as f64 / *steps as f64)
+            }
+        }
+        Schedule::Epochs(table) => entry(table, u64::from(progress.epoch)),
+        Schedule::EpochCycle(table) => entry(table, u64::from(progress.epoch) % len(table)),
+        Schedule::Phases(table) => entry(table, phase(progress, len(table))),
+    }
+}
+
+/// The index of the phase, of `phases` equal ones, that `progress` lies in.
+#[must_use]
+pub fn phase(progress: Progress, phases: u64) -> u64 {
+    let total = u128::from(progress.total_steps.max(1));
+    let index = u128::from(progress.step) * u128::from(phases) / total;
+    u64::try_from(index).unwrap_or(u64::MAX).min(phases.saturating_sub(1))
+}
+
+/// The first step of phase `index` of `phases` equal ones: the least step for which [`phase`] gives
+/// `index`.
+#[must_use]
+pub fn phase_start(index: u64, phases: u64, total_steps: u64) -> u64 {
+    let start = (u128::from(index) * u128::from(total_steps)).div_ceil(u128::from(phases.max(1)));
+    u64::try_from(start).unwrap_or(u64::MAX)
+}
+
+fn len<T>(table: &[T]) -> u64 {
+    table.len() as u64
+}
+
+fn entry<T: Clone>(table: &[T], index: u64) -> T {
+    let last = table.len().checked_sub(1).expect("a schedule's table has entries");
+    table[usize::try_from(index).map_or(last, |index| index.min(last))].clone()
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "schedules give exact values")]
+mod tests {
+    use super::{Progress, phase, phase_start, value_at};
+    use coda_manifests::Schedule;
+    use proptest::prelude::*;
+
+    fn at(step: u64, epoch: u32) -> Progress {
+        Progress { step, total_steps: 100, epoch }
+    }
+
+    #[test]
+    fn constants_and_ramps() {
+        assert_eq!(value_at(&Schedule::Constant(0.25), at(70, 3)), 0.25);
+        let ramp = Schedule::Linear { from: 0.0, to: 0.3, steps: 40 };
+        let values: Vec<f64> = [0, 10, 39, 40, 99].map(|s| value_at(&ramp, at(s, 0))).into();
+        assert_eq!(values, [0.0, 0.3 * 0.25, 0.3 * (39.0 / 40.0), 0.3, 0.3]);
+        let instant = Schedule::Linear { from: 0.5, to: 1.0, steps: 0 };
+        assert_eq!(value_at(&instant, at(0, 0)), 1.0);
+    }
+
+    #[test]
+    fn tables_by_epoch_hold_or_cycle() {
+        let values = vec![0.01, 0.05, 0.2];
+        let held = Schedule::Epochs(values.clone());
+        let cycled = Schedule::EpochCycle(values);
+        let list = |schedule| (0..5).map(|e| value_at(schedule, at(0, e))).collect::<Vec<_>>();
+        assert_eq!(list(&held), [0.01, 0.05, 0.2, 0.2, 0.2]);
+        assert_eq!(list(&cycled), [0.01, 0.05, 0.2, 0.01, 0.05]);
+    }
+
+    #[test]
+    fn phases_of_block_sizes() {
+        let phases = Schedule::Phases(vec![vec![2, 4], vec![8, 16], vec![32]]);
+        let sizes = |step| value_at(&phases, at(step, 0));
+        assert_eq!([sizes(0), sizes(33)], [[2, 4], [2, 4]]);
+        assert_eq!([sizes(34), sizes(66)], [[8, 16], [8, 16]]);
+        assert_eq!([sizes(67), sizes(100), sizes(u64::MAX)], [[32], [32], [32]]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_phase_starts_where_it_says(total in 1u64..5000, phases in 1u64..40) {
+            for index in 0..phases.min(total) {
+                let start = phase_start(index, phases, total);
+                let phase_at = |step| phase(Progress { step, total_steps: total, epoch: 0 }, phases);
+                prop_assert!(phase_at(start) >= index);
+                prop_assert!(start == 0 || phase_at(start - 1) < index);
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A curriculum, and what it says at one step.
+
+use crate::schedule::{Progress, Scheduled, value_at};
+use coda_manifests::{Profile, Schedule};
+use serde::Serialize;
+
+/// How the prompt of a post-training row is protected (method §5).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ConditionedSpan {
+    /// The whole prompt, always.
+    Off,
+    /// Annealed over this share `R` of the total steps, from nothing to the whole prompt.
+    Ratio(f64),
+}
+
+/// The schedules of a run: everything that decides masks, apart from the rows themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curriculum {
+    /// How S3 chooses its rows and block sizes.
+    pub profile: Profile,
+    /// The run's seed.
+    pub seed: u64,
+    /// Probability that S1 (unmaskable prefix) takes a row.
+    pub p1: Schedule<f64>,
+    /// Probability that S2 (truncated suffix) takes a row that S1 did not take.
+    pub p2: Schedule<f64>,
+    /// Probability that S3 (block masking) takes a row; `coda-repo` only looks whether it is 0.
+    pub p3: Schedule<f64>,
+    /// The block sizes, in tokens, from which S3 draws evenly.
+    pub block_sizes: Schedule<Vec<u32>>,
+    /// The lowest noise level.
+    pub sampling_eps: Schedule<f64>,
+    /// The protection of prompts.
+    pub conditioned_span: ConditionedSpan,
+    /// Whether pads may be masked (and then are scored) while `p2` is 0.
+    pub score_pads: bool,
+}
+
+/// What a [`Curriculum`] says at one step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// Probability of S1.
+    pub p1: f64,
+    /// Probability of S2 among the rows that S1 did not take.
+    pub p2: f64,
+    /// Probability of S3.
+    pub p3: f64,
+    /// Block sizes in tokens.
+    pub block_sizes: Vec<u32>,
+    /// The lowest noise level.
+    pub sampling_eps: f64,
+    /// The share `r` of a prompt that is protected, in `[0, 1]`.
+    pub span_ratio: f64,
+}
+
+impl Curriculum {
+    /// The settings at a point of training.
+    ///
+    /// # Panics
+    /// If a schedule is an empty table; [`Curriculum::check`] refuses those.
+    #[must_use]
+    pub fn settings(&self, progress: Progress) -> Settings {
+        Settings {
+            p1: value_at(&self.p1, progress),
+            p2: value_at(&self.p2, progress),
+            p3: value_at(&self.p3, progress),
+            block_sizes: value_at(&self.block_sizes, progress),
+            sampling_eps: value_at(&self.sampling_eps, progress),
+            span_ratio: self.conditioned_span.at(progress),
+        }
+    }
+
+    /// What the rows of a step share besides its settings.
+    #[must_use]
+    pub const fn context(&self, step: u64) -> crate::Context {
+        crate::Context {
+            profile: self.profile,
+            seed: self.seed,
+            step,
+            score_pads: self.score_pads,
+        }
+    }
+
+    /// Refuses schedules that no row could be drawn from.
+    ///
+    /// # Errors
+    /// A [`CurriculumError`] with the key and what is wrong with it: an empty table, a probability
+    /// outside `[0, 1]`, a `sampling_eps` outside `(0, 1]`, an empty list of block sizes or a block
+    /// of 0 tokens, a ramp of block sizes, a ratio of the conditioned span outside `[0, 1]`.
+    pub fn check(&self) -> Result<(), CurriculumError> {
+        let probability = |p: &f64| (0.0..=1.0).contains(p);
+        for (key, schedule) in [("p1", &self.p1), ("p2", &self.p2), ("p3", &self.p3)] {
+            check_values(key, schedule, "a probability from 0 to 1", probability)?;
+        }
+        let noise = |eps: &f64| *eps > 0.0 && *eps <= 1.0;
+        check_values("sampling_eps", &self.sampling_eps, "above 0 and at most 1", noise)?;
+        let sizes = |sizes: &Vec<u32>| !sizes.is_empty() && sizes.iter().all(|&k| k > 0);
+        check_values("block_sizes", &self.block_sizes, "a list of sizes of 1 or more", sizes)?;
+        if matches!(self.block_sizes, Schedule::Linear { .. }) {
+            return Err(CurriculumError::RampOfBlockSizes);
+        }
+        match self.conditioned_span {
+            ConditionedSpan::Ratio(ratio) if !probability(&ratio) => Err(CurriculumError::Value {
+                key: "conditioned_span.ratio",
+                found: ratio.to_string(),
+                expected: "from 0 to 1",
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ConditionedSpan {
+    /// `r = clamp(step / max(1, total_steps · R), 0, 1)`; 1 when off.
+    #[must_use]
+    pub fn at(self, progress: Progress) -> f64 {
+        match self {
+            Self::Off => 1.0,
+            Self::Ratio(ratio) => {
+                let span = (progress.total_steps as f64 * ratio).max(1.0);
+                (progress.step as f64 / span).clamp(0.0, 1.0)
+            }
+        }
+    }
+}
+
+/// A schedule that no row could be drawn from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CurriculumError {
+    /// A table without entries.
+    #[error("curriculum.{key}: the table has no entries")]
+    EmptyTable {
+        /// The manifest key below `curriculum`.
+        key: &'static str,
+    },
+    /// A value outside its range.
+    #[error("curriculum.{key}: {found} is not {expected}")]
+    Value {
+        /// The manifest key below `curriculum`.
+        key: &'static str,
+        /// The value found.
+        found: String,
+        /// What the value should be.
+        expected: &'static str,
+    },
+    /// Block sizes have no values in between.
+    #[error("curriculum.block_sizes: a list of sizes cannot ramp")]
+    RampOfBlockSizes,
+}
+
+impl CurriculumError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::EmptyTable { key } => format!("give {key} at least one value, or leave it out"),
+            Self::Value { key, expected, .. } => format!("{key} is {expected}"),
+            Self::RampOfBlockSizes => {
+                "use `phases: [[2, 4], [8, 16]]` or `epochs: [[4], [8]]`".to_owned()
+            }
+        })
+    }
+}
+
+fn check_values<T: Scheduled + std::fmt::Debug>(
+    key: &'static str,
+    schedule: &Schedule<T>,
+    expected: &'static str,
+    holds: impl Fn(&T) -> bool,
+) -> Result<(), CurriculumError> {
+    let values: Vec<&T> = match schedule {
+        Schedule::Constant(value) => vec![value],
+        Schedule::Linear { from, to, .. } => vec![from, to],
+        Schedule::Epochs(table) | Schedule::EpochCycle(table) | Schedule::Phases(table) => {
+            table.iter().collect()
+        }
+    };
+    if values.is_empty() {
+        return Err(CurriculumError::EmptyTable { key });
+    }
+    match values.into_iter().find(|value| !holds(value)) {
+        Some(value) => Err(CurriculumError::Value { key, found: format!("{value:?}"), expected }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "schedules give exact values")]
+mod tests {
+    use super::{ConditionedSpan, Curriculum, CurriculumError};
+    use crate::Progress;
+    use coda_manifests::{Profile, Schedule};
+
+    fn curriculum() -> Curriculum {
+        Curriculum {
+            profile: Profile::CodaPaper,
+            seed: 17,
+            p1: Schedule::Epochs(vec![0.01, 0.05]),
+            p2: Schedule::Constant(0.01),
+            p3: Schedule::Linear { from: 0.0, to: 0.5, steps: 10 },
+            block_sizes: Schedule::Constant(vec![2, 4]),
+            sampling_eps: Schedule::Constant(1e-3),
+            conditioned_span: ConditionedSpan::Off,
+            score_pads: true,
+        }
+    }
+
+    #[test]
+    fn each_schedule_is_read_at_its_own_clock() {
+        let settings = curriculum().settings(Progress { step: 5, total_steps: 20, epoch: 1 });
+        assert_eq!((settings.p1, settings.p2, settings.p3), (0.05, 0.01, 0.25));
+        assert_eq!(settings.block_sizes, [2, 4]);
+        assert_eq!(settings.span_ratio, 1.0);
+    }
+
+    #[test]
+    fn the_conditioned_span_opens_over_its_share_of_the_steps() {
+        let at = |span: ConditionedSpan, step| span.at(Progress { step, total_steps: 1000, epoch: 0 });
+        let tenth = ConditionedSpan::Ratio(0.1);
+        assert_eq!([0, 50, 100, 900].map(|s| at(tenth, s)), [0.0, 0.5, 1.0, 1.0]);
+        let none = ConditionedSpan::Ratio(0.0);
+        assert_eq!([0, 1, 2].map(|s| at(none, s)), [0.0, 1.0, 1.0]);
+        assert_eq!(at(ConditionedSpan::Off, 0), 1.0);
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_from_is_refused() {
+        let refused = |change: fn(&mut Curriculum)| {
+            let mut curriculum = curriculum();
+            change(&mut curriculum);
+            let error = curriculum.check().unwrap_err();
+            assert!(error.hint().is_some());
+            error.to_string()
+        };
+        assert_eq!(curriculum().check(), Ok(()));
+        let messages = [
+            refused(|c| c.p1 = Schedule::Phases(vec![0.1, 1.5])),
+            refused(|c| c.p2 = Schedule::Constant(f64::NAN)),
+            refused(|c| c.p3 = Schedule::EpochCycle(vec![])),
+            refused(|c| c.sampling_eps = Schedule::Constant(0.0)),
+            refused(|c| c.block_sizes = Schedule::Constant(vec![4, 0])),
+            refused(|c| c.conditioned_span = ConditionedSpan::Ratio(-0.5)),
+        ];
+        assert_eq!(
+            messages,
+            [
+                "curriculum.p1: 1.5 is not a probability from 0 to 1",
+                "curriculum.p2: NaN is not a probability from 0 to 1",
+                "curriculum.p3: the table has no entries",
+                "curriculum.sampling_eps: 0.0 is not above 0 and at most 1",
+                "curriculum.block_sizes: [4, 0] is not a list of sizes of 1 or more",
+                "curriculum.conditioned_span.ratio: -0.5 is not from 0 to 1",
+            ]
+        );
+        let mut ramp = curriculum();
+        ramp.block_sizes = Schedule::Linear { from: vec![2], to: vec![4], steps: 9 };
+        assert_eq!(ramp.check(), Err(CurriculumError::RampOfBlockSizes));
+    }
+}
