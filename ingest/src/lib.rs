@@ -7,3 +7,4 @@ pub mod record;
 pub mod reject;
 pub mod source;
 pub mod tokenize;
+pub mod train_tokenizer;

@@ -28,6 +28,11 @@ pub(super) fn pieces(text: &str, piece_bytes: usize) -> impl Iterator<Item = &st
     })
 }
 
+/// The pieces of a document for a tokenizer with [`QWEN2_PATTERN`].
+pub fn text_pieces(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text, PIECE_BYTES)
+}
+
 fn cut_after(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     while at + 1 < bytes.len() {
