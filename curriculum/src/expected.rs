@@ -75,8 +75,7 @@ pub fn row_like(settings: &Settings, context: &Context, row: &RowView<'_>) -> Ex
     let count = |bounds: &Bounds| {
         let runs = runs(row, bounds);
         let blocked = blocks.iter().map(|block| block.count(&runs)).sum::<Count>();
-        token.count(&runs) * (1.0 - s3_share)
-            + blocked * (s3_share / blocks.len().max(1) as f64)
+        token.count(&runs) * (1.0 - s3_share) + blocked * (s3_share / blocks.len().max(1) as f64)
     };
 
     let plain = Bounds::of(settings, context, row);
@@ -148,8 +147,7 @@ impl Coverage {
             let exponent = f64::from(windows) / f64::from(k);
             1.0 - (1.0 - eps).powf(exponent) / (exponent + 1.0)
         };
-        let by_windows: Vec<f64> =
-            std::iter::once(0.0).chain((1..=k).map(probability)).collect();
+        let by_windows: Vec<f64> = std::iter::once(0.0).chain((1..=k).map(probability)).collect();
         let sums = by_windows.iter().scan(0.0, |sum, p| {
             *sum += p;
             Some(*sum)

@@ -7,7 +7,7 @@
 //! on any engine, in any batch split, after any restart. [`expected`] says in closed form what the
 //! plans come to on average.
 //!
-//! The method is that of the CoDA report (arXiv 2510.03270) and of its released code, which differ:
+//! The method is that of the `CoDA` report (arXiv 2510.03270) and of its released code, which differ:
 //! [`Profile`](coda_manifests::Profile) chooses between them.
 //!
 //! ```

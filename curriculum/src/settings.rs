@@ -73,12 +73,7 @@ impl Curriculum {
     /// What the rows of a step share besides its settings.
     #[must_use]
     pub const fn context(&self, step: u64) -> crate::Context {
-        crate::Context {
-            profile: self.profile,
-            seed: self.seed,
-            step,
-            score_pads: self.score_pads,
-        }
+        crate::Context { profile: self.profile, seed: self.seed, step, score_pads: self.score_pads }
     }
 
     /// Refuses schedules that no row could be drawn from.
@@ -215,7 +210,8 @@ mod tests {
 
     #[test]
     fn the_conditioned_span_opens_over_its_share_of_the_steps() {
-        let at = |span: ConditionedSpan, step| span.at(Progress { step, total_steps: 1000, epoch: 0 });
+        let at =
+            |span: ConditionedSpan, step| span.at(Progress { step, total_steps: 1000, epoch: 0 });
         let tenth = ConditionedSpan::Ratio(0.1);
         assert_eq!([0, 50, 100, 900].map(|s| at(tenth, s)), [0.0, 0.5, 1.0, 1.0]);
         let none = ConditionedSpan::Ratio(0.0);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 struct Row {
     length: u32,
-    row_key: u64,
+    key: u64,
     epoch: u32,
     prefix_len: u32,
     valid_len: u32,
@@ -20,7 +20,7 @@ impl Row {
     fn view(&self) -> RowView<'_> {
         RowView {
             length: self.length,
-            row_key: self.row_key,
+            row_key: self.key,
             epoch: self.epoch,
             prefix_len: self.prefix_len,
             valid_len: self.valid_len,
@@ -33,7 +33,7 @@ impl Row {
 prop_compose! {
     fn rows()(
         length in 0u32..300,
-        row_key: u64,
+        key: u64,
         epoch in 0u32..1 << 24,
         prompt in 0u32..300,
         padding in 0u32..300,
@@ -48,7 +48,7 @@ prop_compose! {
             starts.push(start);
             lens.push(at - start);
         }
-        Row { length, row_key, epoch, prefix_len, valid_len, starts, lens }
+        Row { length, key, epoch, prefix_len, valid_len, starts, lens }
     }
 }
 
@@ -163,10 +163,10 @@ proptest! {
     }
 }
 
-fn packed(length: u32, row_key: u64) -> Row {
+fn packed(length: u32, key: u64) -> Row {
     Row {
         length,
-        row_key,
+        key,
         epoch: 0,
         prefix_len: 0,
         valid_len: length,
@@ -187,8 +187,7 @@ fn context_of(profile: Profile, step: u64) -> Context {
 fn a_row_shorter_than_the_block_stays_clean() {
     let settings = settings_of(0.0, 0.0, 1.0, &[16]);
     for key in 0..50 {
-        let plan =
-            plan_row(&settings, &context_of(Profile::CodaPaper, 0), &packed(15, key).view());
+        let plan = plan_row(&settings, &context_of(Profile::CodaPaper, 0), &packed(15, key).view());
         assert!(plan.s3 && plan.masked.is_empty());
     }
 }
@@ -266,7 +265,8 @@ fn the_two_profiles_differ_as_the_method_says() {
     let (taken, of_repo) = sizes(&repo);
     assert_eq!((taken, of_repo.len()), (400, 1), "always on, one size for the batch");
 
-    let of_steps: Vec<_> = (0..60).flat_map(|step| sizes(&plans(Profile::CodaRepo, step)).1).collect();
+    let of_steps: Vec<_> =
+        (0..60).flat_map(|step| sizes(&plans(Profile::CodaRepo, step)).1).collect();
     assert!([2, 4, 8, 16].iter().all(|k| of_steps.contains(k)), "each batch draws its own size");
 
     let off = settings_of(0.25, 0.25, 0.0, &[2, 4]);

@@ -102,7 +102,8 @@ fn noise_levels_and_cuts_are_uniform() {
     for key in 0..rows {
         let plan = plan_row(&settings, &context(Profile::CodaPaper), &row(key, 0, LENGTH));
         let unit = (plan.sigma - 1e-3) / (1.0 - 1e-3);
-        noise[((unit * 10.0) as usize).min(9)] += 1;
+        let tenth = (1..10).filter(|&tenth| unit * 10.0 >= f64::from(tenth)).count();
+        noise[tenth] += 1;
         assert!(plan.s1 != plan.s2, "S2 at probability 1 takes what S1 leaves");
         if plan.s1 {
             prefix[plan.prefix_len as usize] += 1;
@@ -150,7 +151,10 @@ impl Mean {
         let mean = self.sum / self.n;
         let error = ((self.squares / self.n - mean * mean).max(0.0) / self.n).sqrt();
         let far = (mean - expected).abs();
-        assert!(far <= 5.0 * error + 1e-9, "{what}: {mean} simulated, {expected} expected ({error})");
+        assert!(
+            far <= 5.0 * error + 1e-9,
+            "{what}: {mean} simulated, {expected} expected ({error})"
+        );
         assert!(error < 0.05 * expected.abs().max(0.01), "{what}: too few rows to tell");
     }
 }
@@ -186,7 +190,8 @@ fn agree(expected: Expected, simulated: &Simulated) {
     simulated.loss_weight.check("loss weight", expected.loss_weight);
     simulated.sigma.check("sigma", expected.sigma);
     let shares = [expected.s1_share, expected.s2_share, expected.s3_share];
-    for ((simulated, expected), what) in simulated.shares.iter().zip(shares).zip(["S1", "S2", "S3"]) {
+    for ((simulated, expected), what) in simulated.shares.iter().zip(shares).zip(["S1", "S2", "S3"])
+    {
         simulated.check(what, expected);
     }
 }
@@ -212,11 +217,8 @@ fn closed_forms_agree_with_simulation() {
 
 #[test]
 fn plain_rows_have_the_known_expectations() {
-    let expected = row_like(
-        &settings(0.0, 0.0, 0.0, &[4]),
-        &context(Profile::CodaPaper),
-        &row(0, 0, LENGTH),
-    );
+    let expected =
+        row_like(&settings(0.0, 0.0, 0.0, &[4]), &context(Profile::CodaPaper), &row(0, 0, LENGTH));
     assert!((expected.masked_fraction - 0.5005).abs() < 1e-12);
     assert!((expected.scored_tokens - 95.0 * 0.5005).abs() < 1e-9);
     assert!((expected.loss_weight - 1000.0f64.ln() / 0.999).abs() < 1e-9);

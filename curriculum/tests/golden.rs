@@ -1,0 +1,93 @@
+//! Frozen plans, drawn by the plain Python implementation in `golden/make.py`. They may be added
+//! to, never changed: whoever reproduces our masks depends on them.
+
+use coda_curriculum::{Context, MaskPlan, RowView, Settings, plan_row};
+use coda_manifests::Profile;
+use serde_json::Value;
+
+fn number(value: &Value) -> u32 {
+    value.as_u64().and_then(|n| u32::try_from(n).ok()).expect("a u32")
+}
+
+fn numbers(value: &Value) -> Vec<u32> {
+    value.as_array().expect("a list").iter().map(number).collect()
+}
+
+fn real(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+fn flag(value: &Value) -> bool {
+    value.as_bool().expect("true or false")
+}
+
+fn settings(value: &Value) -> Settings {
+    Settings {
+        p1: real(&value["p1"]),
+        p2: real(&value["p2"]),
+        p3: real(&value["p3"]),
+        block_sizes: numbers(&value["block_sizes"]),
+        sampling_eps: real(&value["sampling_eps"]),
+        span_ratio: real(&value["span_ratio"]),
+    }
+}
+
+fn context(value: &Value) -> Context {
+    let profile = match value["profile"].as_str() {
+        Some("coda-paper") => Profile::CodaPaper,
+        Some("coda-repo") => Profile::CodaRepo,
+        other => panic!("no profile: {other:?}"),
+    };
+    Context {
+        profile,
+        seed: value["seed"].as_u64().expect("a seed"),
+        step: value["step"].as_u64().expect("a step"),
+        score_pads: flag(&value["score_pads"]),
+    }
+}
+
+fn plan(value: &Value) -> MaskPlan {
+    MaskPlan {
+        row_key: value["row_key"].as_u64().expect("a key"),
+        sigma: f64::from_bits(value["sigma_bits"].as_u64().expect("the bits of a number")),
+        s1: flag(&value["s1"]),
+        s2: flag(&value["s2"]),
+        s3: flag(&value["s3"]),
+        prefix_len: number(&value["prefix_len"]),
+        valid_len: number(&value["valid_len"]),
+        block_size: value["block_size"].as_u64().map(|_| number(&value["block_size"])),
+        masked: numbers(&value["masked"]),
+    }
+}
+
+#[test]
+fn the_frozen_plans_are_drawn_again_bit_for_bit() {
+    let cases: Vec<Value> =
+        serde_json::from_str(include_str!("golden/plans.json")).expect("the frozen file");
+    assert_eq!(cases.len(), 64);
+    let (mut s1, mut s2, mut s3, mut masked) = (0, 0, 0, 0);
+    for (i, case) in cases.iter().enumerate() {
+        let spans = case["row"]["maskable"].as_array().expect("spans");
+        let starts: Vec<u32> = spans.iter().map(|span| number(&span[0])).collect();
+        let lens: Vec<u32> = spans.iter().map(|span| number(&span[1])).collect();
+        let expected = plan(&case["plan"]);
+        let row = RowView {
+            length: number(&case["row"]["length"]),
+            row_key: expected.row_key,
+            epoch: number(&case["row"]["epoch"]),
+            prefix_len: number(&case["row"]["prefix_len"]),
+            valid_len: number(&case["row"]["valid_len"]),
+            maskable_starts: &starts,
+            maskable_lens: &lens,
+        };
+        let drawn = plan_row(&settings(&case["settings"]), &context(&case["context"]), &row);
+        assert_eq!(drawn, expected, "case {i}");
+        assert_eq!(drawn.sigma.to_bits(), expected.sigma.to_bits(), "case {i}");
+        s1 += usize::from(expected.s1);
+        s2 += usize::from(expected.s2);
+        s3 += usize::from(expected.s3);
+        masked += expected.masked.len();
+    }
+    // The cases must be telling: every strategy comes about, and plenty of tokens are masked.
+    assert!(s1 >= 8 && s2 >= 5 && s3 >= 16 && masked >= 400, "{s1} {s2} {s3} {masked}");
+}
