@@ -173,9 +173,7 @@ pub fn run_source(
             .name(READER_THREAD.to_owned())
             .spawn_scoped(scope, || read(plan, line, to_workers));
         let full = &full;
-        let committer = scope.spawn(move || {
-            Committer::new(plan, line, commit).run(done, full)
-        });
+        let committer = scope.spawn(move || Committer::new(plan, line, commit).run(done, full));
         work(plan, line, batches, to_committer, full);
         let report = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let reader = reader.map_err(|source| PipelineError::Read {
@@ -257,7 +255,8 @@ fn work(
                 Message::File(file)
             }
             Message::Batch(batch) => {
-                let encode = |record: &RawRecord| (record.location, encode(plan, line, &batch, record));
+                let encode =
+                    |record: &RawRecord| (record.location, encode(plan, line, &batch, record));
                 let records =
                     line.workers.install(|| batch.records.par_iter().map(encode).collect());
                 line.progress.advance(batch.consumed);
@@ -275,29 +274,30 @@ fn encode(plan: &SourcePlan, line: &Line<'_>, batch: &Batch, record: &RawRecord)
     if let Body::Rejected { fault, head } = &record.body {
         return Outcome::Rejected { fault: fault.clone(), head: *head };
     }
-    let tokenized = plan.extractor.document(&batch.bytes, &record.body).and_then(|document| {
-        match (document, &plan.chat) {
-            (Document::Text(text), _) => {
-                let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-                line.encoder
-                    .encode_into(&text, &mut ids)
-                    .map_err(|e| Fault::new("tokenizer", e.to_string()))?;
-                ids.push(line.specials.eos);
-                Ok(Outcome::Text { ids, bytes: text.len() as u64 })
+    let tokenized =
+        plan.extractor.document(&batch.bytes, &record.body).and_then(|document| {
+            match (document, &plan.chat) {
+                (Document::Text(text), _) => {
+                    let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+                    line.encoder
+                        .encode_into(&text, &mut ids)
+                        .map_err(|e| Fault::new("tokenizer", e.to_string()))?;
+                    ids.push(line.specials.eos);
+                    Ok(Outcome::Text { ids, bytes: text.len() as u64 })
+                }
+                (Document::Chat(messages), Some(chat)) => {
+                    let bytes = messages.iter().map(|m| m.content.len() as u64).sum();
+                    let row = chat.encode(line.encoder, &messages).map_err(|e| match e {
+                        ChatError::NoAnswer => Fault::new("no_answer", e.to_string()),
+                        ChatError::Encode(e) => Fault::new("tokenizer", e.to_string()),
+                    })?;
+                    Ok(Outcome::Chat { row, bytes })
+                }
+                (Document::Chat(_), None) => {
+                    Err(Fault::new("wrong_type", "a conversation in a source of kind text"))
+                }
             }
-            (Document::Chat(messages), Some(chat)) => {
-                let bytes = messages.iter().map(|m| m.content.len() as u64).sum();
-                let row = chat.encode(line.encoder, &messages).map_err(|e| match e {
-                    ChatError::NoAnswer => Fault::new("no_answer", e.to_string()),
-                    ChatError::Encode(e) => Fault::new("tokenizer", e.to_string()),
-                })?;
-                Ok(Outcome::Chat { row, bytes })
-            }
-            (Document::Chat(_), None) => {
-                Err(Fault::new("wrong_type", "a conversation in a source of kind text"))
-            }
-        }
-    });
+        });
     tokenized.unwrap_or_else(|fault| {
         let head = match &record.body {
             Body::Json(range) | Body::Text(range) => range.clone(),

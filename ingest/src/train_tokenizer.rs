@@ -117,9 +117,8 @@ pub fn train(
             bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
             advance(text.len() as u64);
         });
-        let pieces = counted.flat_map(|text| {
-            text_pieces(&text).map(str::to_owned).collect::<Vec<_>>()
-        });
+        let pieces =
+            counted.flat_map(|text| text_pieces(&text).map(str::to_owned).collect::<Vec<_>>());
         tokenizer.train(&mut trainer, pieces).map_err(|e| TrainError::Trainer(e.to_string()))?;
         let rejected = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok::<u64, TrainError>(rejected)
@@ -195,8 +194,7 @@ fn read(
             true
         };
         let mut sink = BatchSink::new(&mut forward);
-        let outcome =
-            decode(file, index, &decode_options, &mut sink).and_then(|()| sink.flush());
+        let outcome = decode(file, index, &decode_options, &mut sink).and_then(|()| sink.flush());
         match outcome {
             Err(DecodeError::Closed) => break,
             other => other?,

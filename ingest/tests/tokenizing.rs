@@ -49,7 +49,11 @@ fn hf(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 fn ids_equal_the_judge_on_every_kind_of_text() {
     let both = both();
     for text in TEXTS {
-        assert_eq!(both.plain.encode(text).expect("encodes"), hf(&both.judge_plain, text), "{text:?}");
+        assert_eq!(
+            both.plain.encode(text).expect("encodes"),
+            hf(&both.judge_plain, text),
+            "{text:?}"
+        );
         assert_eq!(both.parity.encode(text).expect("encodes"), hf(&both.judge, text), "{text:?}");
         assert_eq!(both.plain.decode(&hf(&both.judge_plain, text)).expect("decodes").len(), {
             let nfc = both.judge.decode(&hf(&both.judge, text), false).expect("decodes");

@@ -5,9 +5,9 @@
 //! decompresses to too much, declares too much memory or ends too early becomes a reject, and the
 //! records before it are kept.
 
+mod arrow;
 mod batch;
 mod columns;
-mod arrow;
 mod fault;
 mod lines;
 mod parquet;

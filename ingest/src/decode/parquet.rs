@@ -80,7 +80,8 @@ fn read_column(
         return Err(damaged(WHAT, &"a column reaches past the end of the file"));
     }
     if unpacked > options.limits.max_output
-        || (unpacked > options.limits.ratio_from && unpacked / length.max(1) > options.limits.max_ratio)
+        || (unpacked > options.limits.ratio_from
+            && unpacked / length.max(1) > options.limits.max_ratio)
     {
         return Err(DecodeError::Damaged(Fault::new(
             "decompression_bomb",

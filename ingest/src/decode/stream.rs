@@ -1,9 +1,6 @@
 //! Decompressed bytes, with caps.
 
-use super::{
-    Body, BatchSink, DecodeError, DecodeOptions, Fault, Location,
-    fault::CapExceeded,
-};
+use super::{BatchSink, Body, DecodeError, DecodeOptions, Fault, Location, fault::CapExceeded};
 use crate::source::{Container, InputFile};
 use flate2::bufread::MultiGzDecoder;
 use std::{

@@ -127,9 +127,8 @@ impl Extractor {
 }
 
 fn utf8<'a>(bytes: &'a [u8], range: &TextRange) -> Result<&'a str, Fault> {
-    std::str::from_utf8(&bytes[range.clone()]).map_err(|e| {
-        Fault::new("invalid_utf8", format!("not UTF-8: {e}")).at(e.valid_up_to())
-    })
+    std::str::from_utf8(&bytes[range.clone()])
+        .map_err(|e| Fault::new("invalid_utf8", format!("not UTF-8: {e}")).at(e.valid_up_to()))
 }
 
 fn text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
@@ -174,11 +173,15 @@ fn turns_of(turns: &Value, field: &str) -> Result<Vec<Message>, Fault> {
         .iter()
         .enumerate()
         .map(|(index, turn)| {
-            let pick = |a: &str, b: &str| turn.get(a).or_else(|| turn.get(b)).and_then(Value::as_str);
-            let name = pick("role", "from")
-                .ok_or_else(|| wrong(format!("turn {index} has no role")))?;
+            let pick =
+                |a: &str, b: &str| turn.get(a).or_else(|| turn.get(b)).and_then(Value::as_str);
+            let name =
+                pick("role", "from").ok_or_else(|| wrong(format!("turn {index} has no role")))?;
             let role = Role::parse(name).ok_or_else(|| {
-                Fault::new("unknown_role", format!("field {field:?}: turn {index} has role {name:?}"))
+                Fault::new(
+                    "unknown_role",
+                    format!("field {field:?}: turn {index} has role {name:?}"),
+                )
             })?;
             let content = pick("content", "value")
                 .ok_or_else(|| wrong(format!("turn {index} has no text content")))?;

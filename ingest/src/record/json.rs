@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn depth_in_a_key_that_nobody_reads_costs_nothing() {
-        let deep = format!(r#"{{"x":{}{},"text":"t"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
+        let deep =
+            format!(r#"{{"x":{}{},"text":"t"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
         let fields = read_keys(&deep, &keys(&["text"]), false).expect("valid JSON");
         assert_eq!(fields, [Field::Text(Cow::Borrowed("t"))]);
     }

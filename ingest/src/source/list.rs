@@ -4,8 +4,7 @@ use super::{Container, InputFile, language::language_of};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
     collections::HashSet,
-    fs,
-    io,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 use walkdir::WalkDir;
@@ -89,9 +88,9 @@ impl SourceError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Nothing { hint, .. } => Some(hint.clone()),
-            Self::Format { .. } => Some(
-                "set the source's format to jsonl, parquet, arrow, text or code".to_owned(),
-            ),
+            Self::Format { .. } => {
+                Some("set the source's format to jsonl, parquet, arrow, text or code".to_owned())
+            }
             Self::Glob { .. } => Some(
                 "** matches folders at any depth, * within a name, {a,b} alternatives".to_owned(),
             ),
@@ -116,11 +115,7 @@ pub fn list_files(
     paths: &[PathBuf],
     filters: &Filters,
 ) -> Result<Vec<InputFile>, SourceError> {
-    let lister = Lister {
-        source_name,
-        filters,
-        exclude: glob_set(source_name, &filters.exclude)?,
-    };
+    let lister = Lister { source_name, filters, exclude: glob_set(source_name, &filters.exclude)? };
     let mut files = Vec::new();
     for path in paths {
         let before = files.len();
@@ -186,10 +181,7 @@ impl Lister<'_> {
                 source: e.into(),
             })?;
             let relative = entry.path().strip_prefix(base).unwrap_or(entry.path());
-            if entry.file_type().is_file()
-                && wanted(relative)
-                && !self.exclude.is_match(relative)
-            {
+            if entry.file_type().is_file() && wanted(relative) && !self.exclude.is_match(relative) {
                 found.push(entry.into_path());
             }
         }
@@ -257,7 +249,11 @@ fn extension(path: &Path) -> String {
         path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
     };
     let last = of(path);
-    if last == "gz" || last == "zst" { of(Path::new(path.file_stem().unwrap_or_default())) } else { last }
+    if last == "gz" || last == "zst" {
+        of(Path::new(path.file_stem().unwrap_or_default()))
+    } else {
+        last
+    }
 }
 
 fn container_of(path: &Path) -> Option<Container> {
@@ -276,9 +272,8 @@ fn container_of(path: &Path) -> Option<Container> {
 
 /// A path with glob characters, as the folder before them and the glob relative to it.
 fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
-    let is_glob = |part: &Component<'_>| {
-        part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{'])
-    };
+    let is_glob =
+        |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']);
     let parts: Vec<Component<'_>> = path.components().collect();
     let first = parts.iter().position(is_glob)?;
     let base = parts[..first].iter().collect();

@@ -100,11 +100,7 @@ impl ChatEncoder {
     ///
     /// # Errors
     /// If the last turn is not the assistant's, or the tokenizer fails.
-    pub fn encode(
-        &self,
-        encoder: &dyn Encode,
-        messages: &[Message],
-    ) -> Result<ChatRow, ChatError> {
+    pub fn encode(&self, encoder: &dyn Encode, messages: &[Message]) -> Result<ChatRow, ChatError> {
         if messages.last().is_none_or(|last| last.role != Role::Assistant) {
             return Err(ChatError::NoAnswer);
         }

@@ -196,10 +196,8 @@ impl Encode for HfEncoder {
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), EncodeError> {
         let longest = if self.splits { split::PIECE_BYTES } else { usize::MAX };
         for piece in split::pieces(text, longest) {
-            let encoding = self
-                .documents
-                .encode_fast(piece, false)
-                .map_err(|e| EncodeError(e.to_string()))?;
+            let encoding =
+                self.documents.encode_fast(piece, false).map_err(|e| EncodeError(e.to_string()))?;
             ids.extend_from_slice(encoding.get_ids());
         }
         Ok(())

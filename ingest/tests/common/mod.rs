@@ -7,7 +7,7 @@ use coda_ingest::{
 use std::{path::Path, sync::OnceLock};
 
 /// Text of many kinds: code, prose, other scripts, decomposed characters, odd spaces.
-pub const TEXTS: &[&str] = &[
+pub(crate) const TEXTS: &[&str] = &[
     "fn main() {\n    println!(\"hello, world\");\n}\n",
     "def area(r):\n\treturn 3.14159 * r ** 2  # circle\n",
     "The quick brown fox doesn't jump; it's asleep, they'll say.\r\nNext line.\r\n\r\n",
@@ -24,13 +24,13 @@ pub const TEXTS: &[&str] = &[
 ];
 
 /// A tokenizer of 600 ids, trained on [`TEXTS`] and this crate's own sources.
-pub fn tokenizer() -> &'static Trained {
+pub(crate) fn tokenizer() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| train_here(600))
 }
 
 /// Trains a fresh tokenizer.
-pub fn train_here(vocab_size: usize) -> Trained {
+pub(crate) fn train_here(vocab_size: usize) -> Trained {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("texts.txt");
     let mut text = TEXTS.join("\n");
@@ -42,7 +42,7 @@ pub fn train_here(vocab_size: usize) -> Trained {
 }
 
 /// The defaults of `train-tokenizer`.
-pub fn options(vocab_size: usize) -> TrainOptions {
+pub(crate) fn options(vocab_size: usize) -> TrainOptions {
     TrainOptions {
         vocab_size,
         specials: DEFAULT_SPECIALS.iter().map(|&s| s.to_owned()).collect(),
@@ -53,7 +53,7 @@ pub fn options(vocab_size: usize) -> TrainOptions {
 }
 
 /// A file as the lister would give it.
-pub fn input(path: &Path, container: Container) -> InputFile {
+pub(crate) fn input(path: &Path, container: Container) -> InputFile {
     let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
     InputFile { path: path.to_owned(), name: path.display().to_string(), container, bytes }
 }
