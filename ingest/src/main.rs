@@ -1,0 +1,57 @@
+//! `coda-ingest`: corpora to shard sets.
+
+mod commands;
+
+use clap::{Parser, Subcommand};
+use coda_cli::{Exit, Failure};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  coda-ingest --manifest manifests/pretrain.yaml --dry-run
+  coda-ingest --manifest manifests/pretrain.yaml --out shards/pre --jobs 8
+  coda-ingest --manifest my.yaml data.row_length=1024 data.max_reject_rate=0.01
+  coda-ingest inspect shards/pre --row 0 --text
+  coda-ingest verify shards/pre
+  coda-ingest train-tokenizer --input src/ --vocab-size 4096 --out tokenizer.json
+
+Exit codes: 0 done; 1 done with more rejects than data.max_reject_rate allows; 2 usage or
+manifest error; 3 a file cannot be read or written; 4 a shard set is damaged or does not fit;
+130/143 stopped by a signal.";
+
+/// Corpora to shard sets: decode, tokenize exactly, pack to rows, write with checksums.
+#[derive(Parser)]
+#[command(name = "coda-ingest", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a byte-level BPE tokenizer on code and text.
+    TrainTokenizer(commands::train::Train),
+}
+
+fn main() -> ExitCode {
+    quiet_readers();
+    coda_cli::run(|| {
+        let cli = Cli::parse();
+        match cli.command {
+            None => Err(Failure::usage("nothing to do").hint("see coda-ingest --help")),
+            Some(Command::TrainTokenizer(train)) => train.run(),
+        }
+    })
+}
+
+/// Damaged files can make a decoder panic on a reader thread; that becomes a reject, so the default
+/// message would only confuse.
+fn quiet_readers() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let thread = std::thread::current();
+        if thread.name() != Some(coda_ingest::pipeline::READER_THREAD) {
+            default(info);
+        }
+    }));
+}
