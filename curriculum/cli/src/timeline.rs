@@ -1,0 +1,301 @@
+//! A run's curriculum laid out over its steps: the lines of the table and the points of the picture.
+
+use coda_curriculum::{Curriculum, Progress, Settings, expected, schedule::phase_start};
+use coda_manifests::Schedule;
+use serde::Serialize;
+
+/// More epochs than this are not listed one by one: only those at which something changes.
+const MOST_EPOCHS: u32 = 100;
+/// The picture samples this many steps, besides the edges of the lines.
+const SAMPLES: u64 = 240;
+
+/// What a timeline is made from: a resolved run.
+pub(crate) struct Run<'a> {
+    pub(crate) name: String,
+    pub(crate) stage: String,
+    pub(crate) profile: String,
+    pub(crate) curriculum: &'a Curriculum,
+    pub(crate) total_steps: u64,
+    /// Rows per optimizer step.
+    pub(crate) global_batch: u64,
+    /// Tokens per row.
+    pub(crate) row_length: u32,
+    pub(crate) progress: &'a dyn Fn(u64) -> Progress,
+    pub(crate) learning_rate: &'a dyn Fn(u64) -> f64,
+    /// Where the number of epochs comes from, in words.
+    pub(crate) epochs_from: String,
+}
+
+/// The values at one step. The names are those of the JSON output.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Values {
+    pub(crate) p1: f64,
+    pub(crate) p2: f64,
+    pub(crate) p3: f64,
+    pub(crate) block_sizes: Vec<u32>,
+    pub(crate) sampling_eps: f64,
+    pub(crate) conditioned_span_ratio: f64,
+    pub(crate) learning_rate: f64,
+    pub(crate) expected_masked_fraction: f64,
+    pub(crate) expected_scored_tokens: f64,
+    pub(crate) expected_loss_weight: f64,
+    pub(crate) s1_share: f64,
+    pub(crate) s2_share: f64,
+    pub(crate) s3_share: f64,
+}
+
+/// One epoch or phase: the values at its first step (in the object itself) and at its last.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Line {
+    /// The epoch of the first step, from 0.
+    pub(crate) epoch: u32,
+    pub(crate) first_step: u64,
+    pub(crate) steps: u64,
+    #[serde(flatten)]
+    pub(crate) first: Values,
+    pub(crate) last: Values,
+    /// Tokens trained on by the end of the line, pads included.
+    pub(crate) tokens_seen: u64,
+}
+
+/// The values at one step of the picture.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) step: u64,
+    pub(crate) values: Values,
+}
+
+/// The whole run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Timeline {
+    pub(crate) name: String,
+    pub(crate) stage: String,
+    pub(crate) profile: String,
+    pub(crate) total_steps: u64,
+    pub(crate) global_batch: u64,
+    pub(crate) row_length: u32,
+    pub(crate) epochs_from: String,
+    pub(crate) lines: Vec<Line>,
+    #[serde(skip)]
+    pub(crate) points: Vec<Point>,
+}
+
+impl Timeline {
+    /// Lays out a run. `with_points`: also what the picture needs.
+    pub(crate) fn of(run: &Run<'_>, with_points: bool) -> Self {
+        let mut sampler = Sampler { run, last: None };
+        let starts = line_starts(run);
+        let ends = starts.iter().skip(1).copied().chain([run.total_steps]);
+        let tokens_per_step = run.global_batch * u64::from(run.row_length);
+        let mut lines = Vec::new();
+        for (&first_step, end) in starts.iter().zip(ends) {
+            lines.push(Line {
+                epoch: (run.progress)(first_step).epoch,
+                first_step,
+                steps: end - first_step,
+                first: sampler.at(first_step),
+                last: sampler.at(end.saturating_sub(1).max(first_step)),
+                tokens_seen: end * tokens_per_step,
+            });
+        }
+        let mut points = Vec::new();
+        if with_points {
+            let samples = SAMPLES.min(run.total_steps);
+            let mut steps: Vec<u64> =
+                (0..samples).map(|i| phase_start(i, samples, run.total_steps)).collect();
+            // Both sides of every edge, so that jumps stand upright.
+            steps.extend(starts.iter().flat_map(|&start| [start.saturating_sub(1), start]));
+            steps.push(run.total_steps.saturating_sub(1));
+            steps.sort_unstable();
+            steps.dedup();
+            points =
+                steps.into_iter().map(|step| Point { step, values: sampler.at(step) }).collect();
+        }
+        Self {
+            name: run.name.clone(),
+            stage: run.stage.clone(),
+            profile: run.profile.clone(),
+            total_steps: run.total_steps,
+            global_batch: run.global_batch,
+            row_length: run.row_length,
+            epochs_from: run.epochs_from.clone(),
+            lines,
+            points,
+        }
+    }
+
+    /// What the timeline is of, in one line.
+    pub(crate) fn title(&self) -> String {
+        format!(
+            "{}: stage {}, profile {}, {} steps of {} rows of {} tokens",
+            self.name,
+            self.stage,
+            self.profile,
+            self.total_steps,
+            self.global_batch,
+            self.row_length
+        )
+    }
+
+    /// How to read the columns.
+    pub(crate) fn legend(&self) -> String {
+        format!(
+            "p1, p2, p3   share of rows given S1 (unmaskable prefix), S2 (truncated suffix; of the rows \
+             S1 left), S3 (blocks)\n\
+             eps          lowest noise level        span    share of a prompt that is protected\n\
+             lr           learning rate             masked  expected share of masked positions, of a \
+             full row without a prompt\n\
+             scored/row   expected positions that count in the loss, of {}\n\
+             a→b          first and last step of the line; epochs and steps count from 0; {}",
+            self.row_length, self.epochs_from
+        )
+    }
+}
+
+/// Values at steps; expectations are only computed anew when the settings change.
+struct Sampler<'a> {
+    run: &'a Run<'a>,
+    last: Option<(Settings, expected::Expected)>,
+}
+
+impl Sampler<'_> {
+    fn at(&mut self, step: u64) -> Values {
+        let run = self.run;
+        let settings = run.curriculum.settings((run.progress)(step));
+        let expected = match &self.last {
+            Some((known, expected)) if *known == settings => *expected,
+            _ => {
+                let context = run.curriculum.context(step);
+                expected::packed_row(&settings, &context, run.row_length)
+            }
+        };
+        self.last = Some((settings.clone(), expected));
+        Values {
+            p1: settings.p1,
+            p2: settings.p2,
+            p3: settings.p3,
+            block_sizes: settings.block_sizes,
+            sampling_eps: settings.sampling_eps,
+            conditioned_span_ratio: settings.span_ratio,
+            learning_rate: (run.learning_rate)(step),
+            expected_masked_fraction: expected.masked_fraction,
+            expected_scored_tokens: expected.scored_tokens,
+            expected_loss_weight: expected.loss_weight,
+            s1_share: expected.s1_share,
+            s2_share: expected.s2_share,
+            s3_share: expected.s3_share,
+        }
+    }
+}
+
+/// The steps at which a new line begins: epochs, phases, the ends of ramps and of the conditioned
+/// span, the peak of the learning rate.
+fn line_starts(run: &Run<'_>) -> Vec<u64> {
+    let curriculum = run.curriculum;
+    let total = run.total_steps;
+    let mut starts = vec![0];
+    epoch_starts(run, &mut starts);
+    edges(&curriculum.p1, total, &mut starts);
+    edges(&curriculum.p2, total, &mut starts);
+    edges(&curriculum.p3, total, &mut starts);
+    edges(&curriculum.block_sizes, total, &mut starts);
+    edges(&curriculum.sampling_eps, total, &mut starts);
+    starts.extend(first_step(total, |step| {
+        curriculum.conditioned_span.at((run.progress)(step)) >= 1.0
+    }));
+    starts.extend(peak(run));
+    starts.sort_unstable();
+    starts.dedup();
+    starts.retain(|&start| start < total.max(1));
+    starts
+}
+
+fn epoch_starts(run: &Run<'_>, starts: &mut Vec<u64>) {
+    let epochs = (run.progress)(run.total_steps.saturating_sub(1)).epoch;
+    for epoch in 1..=epochs {
+        let begins = first_step(run.total_steps, |step| (run.progress)(step).epoch >= epoch);
+        let changes = |&start: &u64| {
+            let at = |step| run.curriculum.settings((run.progress)(step));
+            epochs <= MOST_EPOCHS || at(start) != at(start.saturating_sub(1))
+        };
+        starts.extend(begins.filter(changes));
+    }
+}
+
+/// The first step below `total` for which `holds`, which then goes on to hold.
+fn first_step(total: u64, holds: impl Fn(u64) -> bool) -> Option<u64> {
+    let (mut low, mut high) = (0, total);
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    (low < total).then_some(low)
+}
+
+fn edges<T>(schedule: &Schedule<T>, total: u64, starts: &mut Vec<u64>) {
+    match schedule {
+        Schedule::Linear { steps, .. } => starts.push(*steps),
+        Schedule::Phases(table) => {
+            let phases = table.len() as u64;
+            starts.extend((1..phases).map(|index| phase_start(index, phases, total)));
+        }
+        Schedule::Constant(_) | Schedule::Epochs(_) | Schedule::EpochCycle(_) => {}
+    }
+}
+
+/// The step of the highest learning rate: the end of the warm-up.
+fn peak(run: &Run<'_>) -> Option<u64> {
+    let rate = |step: &u64| (run.learning_rate)(*step);
+    (0..run.total_steps.min(1 << 20)).rev().max_by(|a, b| rate(a).total_cmp(&rate(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Run, Timeline};
+    use coda_curriculum::{ConditionedSpan, Curriculum, Progress};
+    use coda_manifests::{Profile, Schedule};
+
+    #[test]
+    fn lines_begin_at_epochs_phases_and_the_peak_of_the_learning_rate() {
+        let curriculum = Curriculum {
+            profile: Profile::CodaPaper,
+            seed: 17,
+            p1: Schedule::Epochs(vec![0.01, 0.05]),
+            p2: Schedule::Linear { from: 0.0, to: 0.2, steps: 30 },
+            p3: Schedule::Phases(vec![0.1, 0.2, 0.3]),
+            block_sizes: Schedule::Constant(vec![2, 4]),
+            sampling_eps: Schedule::Constant(1e-3),
+            conditioned_span: ConditionedSpan::Ratio(0.2),
+            score_pads: true,
+        };
+        let run = Run {
+            name: "small".to_owned(),
+            stage: "mid".to_owned(),
+            profile: "coda-paper".to_owned(),
+            curriculum: &curriculum,
+            total_steps: 100,
+            global_batch: 8,
+            row_length: 64,
+            progress: &|step| Progress {
+                step,
+                total_steps: 100,
+                epoch: u32::try_from(step / 40).unwrap(),
+            },
+            learning_rate: &|step| (step as f64 / 10.0).min(1.0 - step as f64 / 200.0),
+            epochs_from: String::new(),
+        };
+        let timeline = Timeline::of(&run, true);
+        let starts: Vec<u64> = timeline.lines.iter().map(|line| line.first_step).collect();
+        assert_eq!(starts, [0, 10, 20, 30, 34, 40, 67, 80]);
+        assert_eq!(timeline.lines.iter().map(|line| line.steps).sum::<u64>(), 100);
+        assert_eq!(timeline.lines.last().unwrap().tokens_seen, 100 * 8 * 64);
+        assert!(timeline.points.is_sorted_by(|a, b| a.step < b.step));
+        let line = &timeline.lines[5];
+        assert_eq!((line.epoch, line.first.p1.to_bits()), (1, 0.05f64.to_bits()));
+        assert!((timeline.lines[1].last.p2 - 0.2 * 19.0 / 30.0).abs() < 1e-12);
+    }
+}
