@@ -49,4 +49,4 @@ mod settings;
 
 pub use plan::{Context, MaskPlan, RowView, SpecialIds, apply, apply_into, plan_row};
 pub use schedule::Progress;
-pub use settings::{ConditionedSpan, Curriculum, CurriculumError, Settings};
+pub use settings::{Curriculum, CurriculumError, Settings};

@@ -1,6 +1,6 @@
 //! The value of a schedule at a point of training (method §4).
 
-use coda_manifests::Schedule;
+use coda_manifests::{ConditionedSpan, Schedule};
 
 /// How far training is. The one clock that schedules read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +78,19 @@ pub fn phase_start(index: u64, phases: u64, total_steps: u64) -> u64 {
     u64::try_from(start).unwrap_or(u64::MAX)
 }
 
+/// The share of a prompt that is protected (method §5): `r = clamp(step / max(1, total_steps · R), 0, 1)`,
+/// and 1 when annealing is off.
+#[must_use]
+pub fn span_ratio(span: ConditionedSpan, progress: Progress) -> f64 {
+    match span {
+        ConditionedSpan::Off => 1.0,
+        ConditionedSpan::Ratio(ratio) => {
+            let steps = (progress.total_steps as f64 * ratio).max(1.0);
+            (progress.step as f64 / steps).clamp(0.0, 1.0)
+        }
+    }
+}
+
 fn len<T>(table: &[T]) -> u64 {
     table.len() as u64
 }
@@ -90,8 +103,8 @@ fn entry<T: Clone>(table: &[T], index: u64) -> T {
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "schedules give exact values")]
 mod tests {
-    use super::{Progress, phase, phase_start, value_at};
-    use coda_manifests::Schedule;
+    use super::{Progress, phase, phase_start, span_ratio, value_at};
+    use coda_manifests::{ConditionedSpan, Schedule};
     use proptest::prelude::*;
 
     fn at(step: u64, epoch: u32) -> Progress {
@@ -125,6 +138,16 @@ mod tests {
         assert_eq!([sizes(0), sizes(33)], [[2, 4], [2, 4]]);
         assert_eq!([sizes(34), sizes(66)], [[8, 16], [8, 16]]);
         assert_eq!([sizes(67), sizes(100), sizes(u64::MAX)], [[32], [32], [32]]);
+    }
+
+    #[test]
+    fn the_conditioned_span_opens_over_its_share_of_the_steps() {
+        let at = |span, step| span_ratio(span, Progress { step, total_steps: 1000, epoch: 0 });
+        let tenth = ConditionedSpan::Ratio(0.1);
+        assert_eq!([0, 50, 100, 900].map(|s| at(tenth, s)), [0.0, 0.5, 1.0, 1.0]);
+        let none = ConditionedSpan::Ratio(0.0);
+        assert_eq!([0, 1, 2].map(|s| at(none, s)), [0.0, 1.0, 1.0]);
+        assert_eq!(at(ConditionedSpan::Off, 0), 1.0);
     }
 
     proptest! {

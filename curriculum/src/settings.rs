@@ -1,17 +1,8 @@
 //! A curriculum, and what it says at one step.
 
-use crate::schedule::{Progress, Scheduled, value_at};
-use coda_manifests::{Profile, Schedule};
+use crate::schedule::{Progress, Scheduled, span_ratio, value_at};
+use coda_manifests::{ConditionedSpan, Profile, Schedule};
 use serde::Serialize;
-
-/// How the prompt of a post-training row is protected (method §5).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum ConditionedSpan {
-    /// The whole prompt, always.
-    Off,
-    /// Annealed over this share `R` of the total steps, from nothing to the whole prompt.
-    Ratio(f64),
-}
 
 /// The schedules of a run: everything that decides masks, apart from the rows themselves.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +57,7 @@ impl Curriculum {
             p3: value_at(&self.p3, progress),
             block_sizes: value_at(&self.block_sizes, progress),
             sampling_eps: value_at(&self.sampling_eps, progress),
-            span_ratio: self.conditioned_span.at(progress),
+            span_ratio: span_ratio(self.conditioned_span, progress),
         }
     }
 
@@ -101,20 +92,6 @@ impl Curriculum {
                 expected: "from 0 to 1",
             }),
             _ => Ok(()),
-        }
-    }
-}
-
-impl ConditionedSpan {
-    /// `r = clamp(step / max(1, total_steps · R), 0, 1)`; 1 when off.
-    #[must_use]
-    pub fn at(self, progress: Progress) -> f64 {
-        match self {
-            Self::Off => 1.0,
-            Self::Ratio(ratio) => {
-                let span = (progress.total_steps as f64 * ratio).max(1.0);
-                (progress.step as f64 / span).clamp(0.0, 1.0)
-            }
         }
     }
 }
@@ -163,13 +140,7 @@ fn check_values<T: Scheduled + std::fmt::Debug>(
     expected: &'static str,
     holds: impl Fn(&T) -> bool,
 ) -> Result<(), CurriculumError> {
-    let values: Vec<&T> = match schedule {
-        Schedule::Constant(value) => vec![value],
-        Schedule::Linear { from, to, .. } => vec![from, to],
-        Schedule::Epochs(table) | Schedule::EpochCycle(table) | Schedule::Phases(table) => {
-            table.iter().collect()
-        }
-    };
+    let values = schedule.values();
     if values.is_empty() {
         return Err(CurriculumError::EmptyTable { key });
     }
@@ -182,9 +153,9 @@ fn check_values<T: Scheduled + std::fmt::Debug>(
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "schedules give exact values")]
 mod tests {
-    use super::{ConditionedSpan, Curriculum, CurriculumError};
+    use super::{Curriculum, CurriculumError};
     use crate::Progress;
-    use coda_manifests::{Profile, Schedule};
+    use coda_manifests::{ConditionedSpan, Profile, Schedule};
 
     fn curriculum() -> Curriculum {
         Curriculum {
@@ -206,17 +177,6 @@ mod tests {
         assert_eq!((settings.p1, settings.p2, settings.p3), (0.05, 0.01, 0.25));
         assert_eq!(settings.block_sizes, [2, 4]);
         assert_eq!(settings.span_ratio, 1.0);
-    }
-
-    #[test]
-    fn the_conditioned_span_opens_over_its_share_of_the_steps() {
-        let at =
-            |span: ConditionedSpan, step| span.at(Progress { step, total_steps: 1000, epoch: 0 });
-        let tenth = ConditionedSpan::Ratio(0.1);
-        assert_eq!([0, 50, 100, 900].map(|s| at(tenth, s)), [0.0, 0.5, 1.0, 1.0]);
-        let none = ConditionedSpan::Ratio(0.0);
-        assert_eq!([0, 1, 2].map(|s| at(none, s)), [0.0, 1.0, 1.0]);
-        assert_eq!(at(ConditionedSpan::Off, 0), 1.0);
     }
 
     #[test]

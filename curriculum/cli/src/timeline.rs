@@ -1,6 +1,9 @@
 //! A run's curriculum laid out over its steps: the lines of the table and the points of the picture.
 
-use coda_curriculum::{Curriculum, Progress, Settings, expected, schedule::phase_start};
+use coda_curriculum::{
+    Curriculum, Progress, Settings, expected,
+    schedule::{phase_start, span_ratio},
+};
 use coda_manifests::Schedule;
 use serde::Serialize;
 
@@ -201,7 +204,7 @@ fn line_starts(run: &Run<'_>) -> Vec<u64> {
     edges(&curriculum.block_sizes, total, &mut starts);
     edges(&curriculum.sampling_eps, total, &mut starts);
     starts.extend(first_step(total, |step| {
-        curriculum.conditioned_span.at((run.progress)(step)) >= 1.0
+        span_ratio(curriculum.conditioned_span, (run.progress)(step)) >= 1.0
     }));
     starts.extend(peak(run));
     starts.sort_unstable();
@@ -256,8 +259,8 @@ fn peak(run: &Run<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{Run, Timeline};
-    use coda_curriculum::{ConditionedSpan, Curriculum, Progress};
-    use coda_manifests::{Profile, Schedule};
+    use coda_curriculum::{Curriculum, Progress};
+    use coda_manifests::{ConditionedSpan, Profile, Schedule};
 
     #[test]
     fn lines_begin_at_epochs_phases_and_the_peak_of_the_learning_rate() {
