@@ -1,0 +1,288 @@
+//! `index.json`: what a shard set holds, written last.
+
+use crate::{ShardError, commit::FileError};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, io, path::Path};
+
+/// The name of the index within the set.
+pub const INDEX_FILE: &str = "index.json";
+/// The name of the copied tokenizer within the set.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The name of the list of rejected records within the set.
+pub const REJECTS_FILE: &str = "rejects.jsonl";
+/// The name of the card within the set.
+pub const README_FILE: &str = "README.md";
+/// The value of `format` in `index.json`.
+pub const FORMAT: &str = "coda-shards";
+/// The version of the format that this crate writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The typed content of `index.json`. Nothing in it depends on time, place or the number of jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Index {
+    /// Always [`FORMAT`].
+    pub format: String,
+    /// Always [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// BLAKE3 (hex) of this file's own bytes with this value left empty: names the set.
+    pub fingerprint: String,
+    /// Hash of the manifest that produced the set.
+    pub manifest_hash: String,
+    /// Tokens per row.
+    pub row_length: u32,
+    /// Bits per token id: 32.
+    pub id_bits: u32,
+    /// Rows in the set.
+    pub rows: u64,
+    /// Rows of every shard but the last.
+    pub rows_per_shard: u32,
+    /// Rows of every record batch but the last of a shard.
+    pub rows_per_batch: u32,
+    /// The ids with a meaning of their own.
+    pub specials: Specials,
+    /// Sums over all sources.
+    pub totals: Totals,
+    /// The sources, in the order of their rows.
+    pub sources: Vec<SourceEntry>,
+    /// The shards, in the order of their rows.
+    pub shards: Vec<ShardEntry>,
+    /// The other files of the set by name: `tokenizer.json`, `rejects.jsonl`, `README.md`.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// The ids of the special tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Specials {
+    /// Ends every document.
+    pub eos: u32,
+    /// Fills rows up to the row length.
+    pub pad: u32,
+    /// Stands for a token to be predicted.
+    pub mask: u32,
+}
+
+/// Sums over all sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Totals {
+    /// Documents in the rows.
+    pub documents: u64,
+    /// Tokens in the rows, special tokens included, padding left out.
+    pub tokens: u64,
+    /// Pads.
+    pub padding_tokens: u64,
+    /// Records that were not taken in.
+    pub rejected: u64,
+    /// Bytes of text that went in.
+    pub input_bytes: u64,
+}
+
+impl Totals {
+    /// The sums over these sources.
+    #[must_use]
+    pub fn of(sources: &[SourceEntry]) -> Self {
+        let mut totals = Self::default();
+        for source in sources {
+            totals.documents += source.documents;
+            totals.tokens += source.tokens;
+            totals.padding_tokens += source.padding_tokens;
+            totals.rejected += source.rejects.values().sum::<u64>();
+            totals.input_bytes += source.input_bytes;
+        }
+        totals
+    }
+}
+
+/// One source and its rows, which are contiguous.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceEntry {
+    /// The source's name in the manifest; every row key derives from it.
+    pub name: String,
+    /// Its licence, as the manifest says.
+    pub license: Option<String>,
+    /// Documents in its rows.
+    pub documents: u64,
+    /// Tokens in its rows, padding left out.
+    pub tokens: u64,
+    /// Pads in its rows.
+    pub padding_tokens: u64,
+    /// Its number of rows.
+    pub rows: u64,
+    /// Its first row, counted over the whole set.
+    pub first_row: u64,
+    /// Bytes of its text that went in.
+    pub input_bytes: u64,
+    /// Rejected records by reason.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardEntry {
+    /// Its file name.
+    pub file: String,
+    /// Its number of rows.
+    pub rows: u64,
+    /// Its first row, counted over the whole set.
+    pub first_row: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the file, hex.
+    pub blake3: String,
+    /// CRC-32C of every block of 1 MiB (the last may be shorter).
+    pub crc32c: Vec<u32>,
+}
+
+/// One file beside the shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the file, hex.
+    pub blake3: String,
+}
+
+/// The part that every version has, read first so that another version gives a clear error.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    format_version: u32,
+}
+
+impl Index {
+    /// The file name of a shard.
+    #[must_use]
+    pub fn shard_file(number: usize) -> String {
+        format!("shard-{number:05}.arrow")
+    }
+
+    /// The tokenizer's fingerprint: BLAKE3 (hex) of `tokenizer.json`.
+    #[must_use]
+    pub fn tokenizer_fingerprint(&self) -> &str {
+        self.files.get(TOKENIZER_FILE).map_or("", |file| file.blake3.as_str())
+    }
+
+    /// The exact bytes of `index.json`.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("an index has string keys only");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// The fingerprint that belongs to this content.
+    pub(crate) fn compute_fingerprint(&self) -> String {
+        let unsigned = Self { fingerprint: String::new(), ..self.clone() };
+        blake3::hash(&unsigned.to_bytes()).to_hex().to_string()
+    }
+
+    /// Reads and checks `index.json` of a directory.
+    ///
+    /// # Errors
+    /// If the file is missing or unreadable, is of another version, is not what was written, or
+    /// contradicts itself.
+    pub fn load(dir: &Path) -> Result<Self, ShardError> {
+        let path = dir.join(INDEX_FILE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => {
+                return Err(ShardError::Unfinished { dir: dir.to_path_buf() });
+            }
+            Err(error) => return Err(FileError::new("read", &path, error).into()),
+        };
+        Self::parse(&path, &bytes)
+    }
+
+    /// Parses the bytes of an `index.json`; `path` is for messages.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ShardError> {
+        let damaged = |place: &str, problem: String| ShardError::Damaged {
+            file: path.to_path_buf(),
+            place: place.to_owned(),
+            problem,
+        };
+        let json = |error: &serde_json::Error| {
+            let place = format!("line {} column {}", error.line(), error.column());
+            damaged(&place, error.to_string())
+        };
+        let head: Head = serde_json::from_slice(bytes).map_err(|error| json(&error))?;
+        let incompatible = |problem| ShardError::Incompatible { file: path.to_path_buf(), problem };
+        if head.format != FORMAT {
+            return Err(incompatible(format!("format is {:?}, not {FORMAT:?}", head.format)));
+        }
+        if head.format_version != FORMAT_VERSION {
+            return Err(incompatible(format!(
+                "format version {} was found; this version of CODA reads version {FORMAT_VERSION}",
+                head.format_version
+            )));
+        }
+        let index: Self = serde_json::from_slice(bytes).map_err(|error| json(&error))?;
+        let fingerprint = index.compute_fingerprint();
+        if index.fingerprint != fingerprint {
+            return Err(damaged(
+                "fingerprint",
+                format!("the content hashes to {fingerprint}, the file says {}", index.fingerprint),
+            ));
+        }
+        if index.to_bytes() != bytes {
+            return Err(damaged("its layout", "the bytes are not as they were written".to_owned()));
+        }
+        index.check().map_err(|problem| damaged("its sums", problem))?;
+        Ok(index)
+    }
+
+    /// Holds the numbers against each other.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let nonzero = self.row_length > 0 && self.rows_per_shard > 0 && self.rows_per_batch > 0;
+        if !nonzero || self.id_bits != 32 {
+            return Err(
+                "row_length, rows_per_shard, rows_per_batch must be above 0 and id_bits 32"
+                    .to_owned(),
+            );
+        }
+        let mut next = 0u64;
+        for source in &self.sources {
+            if source.first_row != next {
+                return Err(format!("source {} does not start at row {next}", source.name));
+            }
+            next = next.checked_add(source.rows).ok_or("the rows overflow")?;
+        }
+        if next != self.rows {
+            return Err(format!("the sources have {next} rows, the set says {}", self.rows));
+        }
+        if self.totals != Totals::of(&self.sources) {
+            return Err("the totals are not the sums over the sources".to_owned());
+        }
+        let mut next = 0u64;
+        for (number, shard) in self.shards.iter().enumerate() {
+            let file = Self::shard_file(number);
+            if shard.file != file || shard.first_row != next {
+                return Err(format!("shard {number} is not {file} starting at row {next}"));
+            }
+            let full = shard.rows == u64::from(self.rows_per_shard);
+            let last = number + 1 == self.shards.len();
+            if !full && !(last && shard.rows > 0 && shard.rows < u64::from(self.rows_per_shard)) {
+                return Err(format!("{file} has {} rows", shard.rows));
+            }
+            if shard.crc32c.len() as u64 != shard.bytes.div_ceil(crate::blocks::BLOCK as u64) {
+                return Err(format!("{file} has a wrong number of block checksums"));
+            }
+            next = next.checked_add(shard.rows).ok_or("the rows overflow")?;
+        }
+        if next != self.rows {
+            return Err(format!("the shards have {next} rows, the set says {}", self.rows));
+        }
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        let expected = [README_FILE, REJECTS_FILE, TOKENIZER_FILE];
+        if !self.files.keys().map(String::as_str).eq(expected) {
+            return Err(format!("files lists {:?}, not {expected:?}", self.files.keys()));
+        }
+        Ok(())
+    }
+}

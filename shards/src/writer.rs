@@ -1,0 +1,359 @@
+//! Writes a shard set, row by row, with at most one record batch in memory.
+
+use crate::{
+    Index, RowBuf, ShardEntry, ShardError, SourceEntry, Specials, Totals,
+    arrow::{Columns, Encoder},
+    blocks::Summing,
+    card,
+    commit::{self, AtomicFile, FileError},
+    index::{
+        FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, README_FILE, REJECTS_FILE, TOKENIZER_FILE,
+    },
+    lock::{DirLock, LOCK_FILE},
+    row::{Rules, row_key},
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// Tokens per record batch, about: 8 MiB of ids. Large enough that a shard of 128 MiB maps as 16
+/// batches, small enough that the writer's memory stays bounded.
+const BATCH_TOKENS: u32 = 1 << 21;
+/// The longest row: so long that nothing reaches it, so short that no offset overflows.
+const MAX_ROW_LENGTH: u32 = 1 << 24;
+
+/// What the writer must know before the first row.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Tokens per row, at most 2^24.
+    pub row_length: u32,
+    /// Rows of every shard but the last.
+    pub rows_per_shard: u32,
+    /// The ids with a meaning of their own.
+    pub specials: Specials,
+    /// The `tokenizer.json` that made the tokens; it is copied into the set.
+    pub tokenizer: PathBuf,
+    /// Hash of the manifest.
+    pub manifest_hash: String,
+    /// The names of the sources, in the order of their rows.
+    pub sources: Vec<String>,
+    /// Whether a finished shard set at the same place may be removed first.
+    pub replace: bool,
+}
+
+/// What only the producer of the rows knows about a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// The name, as in [`WriterOptions::sources`].
+    pub name: String,
+    /// The licence, as the manifest says.
+    pub license: Option<String>,
+    /// Documents in the source's rows.
+    pub documents: u64,
+    /// Bytes of text that went in.
+    pub input_bytes: u64,
+    /// Rejected records by reason.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+/// Writes a shard set. Rows come in the order of their sources; `index.json` is written last, by
+/// [`ShardWriter::finish`]. Dropped before that, it leaves no finished set, and the next writer
+/// clears what is there.
+pub struct ShardWriter {
+    dir: PathBuf,
+    lock: DirLock,
+    /// The index so far; shards and sources grow with the rows.
+    index: Index,
+    shard: Option<Shard>,
+    columns: Columns,
+    rejects: Summing<AtomicFile>,
+}
+
+/// The shard that is being written.
+struct Shard {
+    path: PathBuf,
+    rows: u64,
+    encoder: Encoder<Summing<AtomicFile>>,
+}
+
+impl ShardWriter {
+    /// Starts a shard set in `dir`, which is made if need be.
+    ///
+    /// # Errors
+    /// If the options contradict themselves, if `dir` holds a finished set (and
+    /// [`WriterOptions::replace`] is off) or files that are none of ours, if another process writes
+    /// there, or if reading the tokenizer or writing fails.
+    pub fn create(dir: impl AsRef<Path>, options: WriterOptions) -> Result<Self, ShardError> {
+        let dir = dir.as_ref();
+        check(&options)?;
+        let tokenizer = fs::read(&options.tokenizer)
+            .map_err(|error| FileError::new("read", &options.tokenizer, error))?;
+        fs::create_dir_all(dir).map_err(|error| FileError::new("create", dir, error))?;
+        occupied(dir, options.replace)?;
+        let lock = DirLock::acquire(dir)?;
+        // Again under the lock: another writer may have finished in between.
+        occupied(dir, options.replace)?;
+        clear(dir)?;
+        let path = dir.join(TOKENIZER_FILE);
+        commit::write_atomic(&path, |file| file.write_all(&tokenizer))?;
+        let rejects = Summing::new(AtomicFile::create(&dir.join(REJECTS_FILE))?);
+        let index = start(options, &tokenizer);
+        let columns = Columns::default();
+        Ok(Self { dir: dir.to_path_buf(), lock, index, shard: None, columns, rejects })
+    }
+
+    /// Appends a row.
+    ///
+    /// # Errors
+    /// If the row breaks a rule of the format, or writing fails.
+    pub fn push(&mut self, row: &RowBuf) -> Result<(), ShardError> {
+        self.check_row(row)
+            .map_err(|problem| ShardError::BadRow { row: self.index.rows, problem })?;
+        let source = &mut self.index.sources[usize::from(row.source)];
+        if source.rows == 0 {
+            source.first_row = self.index.rows;
+        }
+        source.rows += 1;
+        source.tokens += u64::from(row.valid_len);
+        source.padding_tokens += u64::from(self.index.row_length - row.valid_len);
+        self.index.rows += 1;
+        self.columns.push(row);
+        if self.columns.rows() == self.index.rows_per_batch as usize {
+            self.flush_batch()?;
+        }
+        let rows = self.shard.as_ref().map_or(0, |shard| shard.rows) + self.columns.rows() as u64;
+        if rows == u64::from(self.index.rows_per_shard) {
+            self.close_shard()?;
+        }
+        Ok(())
+    }
+
+    /// Appends a line to `rejects.jsonl`: a record that was not taken in, and why.
+    ///
+    /// # Errors
+    /// If the record has no JSON form, or writing fails.
+    pub fn push_reject(&mut self, reject: &impl Serialize) -> Result<(), ShardError> {
+        let path = self.dir.join(REJECTS_FILE);
+        let mut line = serde_json::to_vec(reject)
+            .map_err(|error| FileError::new("write", &path, error.into()))?;
+        line.push(b'\n');
+        self.rejects.write_all(&line).map_err(|error| FileError::new("write", &path, error).into())
+    }
+
+    /// Rows written so far.
+    #[must_use]
+    pub const fn rows(&self) -> u64 {
+        self.index.rows
+    }
+
+    /// Completes the set: the last shard, `rejects.jsonl`, the card, and then `index.json`.
+    ///
+    /// # Errors
+    /// If the reports are not those of [`WriterOptions::sources`], or writing fails.
+    pub fn finish(mut self, reports: Vec<SourceReport>) -> Result<Index, ShardError> {
+        self.close_shard()?;
+        complete_sources(&mut self.index, reports)?;
+        let (rejects, sums) = self.rejects.finish();
+        rejects.commit()?;
+        let entry = FileEntry { bytes: sums.bytes, blake3: sums.blake3 };
+        self.index.files.insert(REJECTS_FILE.to_owned(), entry);
+        let readme = card::render(&self.index);
+        let path = self.dir.join(README_FILE);
+        commit::write_atomic(&path, |file| file.write_all(readme.as_bytes()))?;
+        self.index.files.insert(README_FILE.to_owned(), file_entry(readme.as_bytes()));
+        self.index.fingerprint = self.index.compute_fingerprint();
+        self.index.check().map_err(|problem| ShardError::Settings { problem })?;
+        let bytes = self.index.to_bytes();
+        commit::write_atomic(&self.dir.join(INDEX_FILE), |file| file.write_all(&bytes))?;
+        self.lock.release()?;
+        Ok(self.index)
+    }
+
+    fn check_row(&self, row: &RowBuf) -> Result<(), String> {
+        let index = &self.index;
+        if row.tokens.len() != index.row_length as usize {
+            return Err(format!("{} tokens instead of {}", row.tokens.len(), index.row_length));
+        }
+        let rules = Rules { row_length: index.row_length, sources: index.sources.len() };
+        let spans = row.maskable.iter().map(|span| (span.start, span.len));
+        rules.check(row.source, (row.prefix_len, row.valid_len), &row.segments, spans)?;
+        let (before, after) = index.sources.split_at(usize::from(row.source) + 1);
+        if after.iter().any(|source| source.rows > 0) {
+            return Err(format!("source {} comes after a later source", row.source));
+        }
+        let source = &before[usize::from(row.source)];
+        if row.row_key != row_key(&source.name, source.rows) {
+            return Err(format!("row_key is not that of row {} of {}", source.rows, source.name));
+        }
+        if row.tokens[row.valid_len as usize..].iter().any(|&id| id != index.specials.pad) {
+            return Err("a token after valid_len is not the pad id".to_owned());
+        }
+        Ok(())
+    }
+
+    fn flush_batch(&mut self) -> Result<(), ShardError> {
+        let columns = std::mem::take(&mut self.columns);
+        if self.shard.is_none() {
+            self.shard = Some(self.open_shard()?);
+        }
+        if let Some(shard) = &mut self.shard {
+            shard.rows += columns.rows() as u64;
+            let written = shard.encoder.write(columns);
+            written.map_err(|error| FileError::new("write", &shard.path, error))?;
+        }
+        Ok(())
+    }
+
+    fn open_shard(&self) -> Result<Shard, ShardError> {
+        let path = self.dir.join(Index::shard_file(self.index.shards.len()));
+        let file = Summing::new(AtomicFile::create(&path)?);
+        let encoder = Encoder::new(file, &self.index)
+            .map_err(|error| FileError::new("write", &path, error))?;
+        Ok(Shard { path, rows: 0, encoder })
+    }
+
+    fn close_shard(&mut self) -> Result<(), ShardError> {
+        if self.columns.rows() > 0 {
+            self.flush_batch()?;
+        }
+        let Some(shard) = self.shard.take() else { return Ok(()) };
+        let finished = shard.encoder.finish();
+        let finished = finished.map_err(|error| FileError::new("write", &shard.path, error))?;
+        let (file, sums) = finished.finish();
+        file.commit()?;
+        self.index.shards.push(ShardEntry {
+            file: Index::shard_file(self.index.shards.len()),
+            rows: shard.rows,
+            first_row: self.index.shards.last().map_or(0, |last| last.first_row + last.rows),
+            bytes: sums.bytes,
+            blake3: sums.blake3,
+            crc32c: sums.crc32c,
+        });
+        Ok(())
+    }
+}
+
+fn check(options: &WriterOptions) -> Result<(), ShardError> {
+    let settings = |problem: String| Err(ShardError::Settings { problem });
+    if options.row_length == 0 || options.row_length > MAX_ROW_LENGTH {
+        return settings(format!("row_length {} is not in 1..=2^24", options.row_length));
+    }
+    if options.rows_per_shard == 0 {
+        return settings("rows_per_shard is 0".to_owned());
+    }
+    if options.sources.len() > usize::from(u16::MAX) + 1 {
+        return settings(format!("{} sources are more than 65536", options.sources.len()));
+    }
+    for (i, name) in options.sources.iter().enumerate() {
+        if options.sources[..i].contains(name) {
+            return settings(format!("two sources are called {name:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The index before the first row.
+fn start(options: WriterOptions, tokenizer: &[u8]) -> Index {
+    let sources = options.sources.into_iter().map(|name| SourceEntry {
+        name,
+        license: None,
+        documents: 0,
+        tokens: 0,
+        padding_tokens: 0,
+        rows: 0,
+        first_row: 0,
+        input_bytes: 0,
+        rejects: BTreeMap::new(),
+    });
+    Index {
+        format: FORMAT.to_owned(),
+        format_version: FORMAT_VERSION,
+        fingerprint: String::new(),
+        manifest_hash: options.manifest_hash,
+        row_length: options.row_length,
+        id_bits: u32::BITS,
+        rows: 0,
+        rows_per_shard: options.rows_per_shard,
+        rows_per_batch: (BATCH_TOKENS / options.row_length).max(1),
+        specials: options.specials,
+        totals: Totals::default(),
+        sources: sources.collect(),
+        shards: Vec::new(),
+        files: BTreeMap::from([(TOKENIZER_FILE.to_owned(), file_entry(tokenizer))]),
+    }
+}
+
+fn complete_sources(index: &mut Index, reports: Vec<SourceReport>) -> Result<(), ShardError> {
+    let named = reports.iter().map(|report| &report.name);
+    if !named.eq(index.sources.iter().map(|source| &source.name)) {
+        let problem = "the reports are not those of the sources, in their order".to_owned();
+        return Err(ShardError::Settings { problem });
+    }
+    let mut next = 0;
+    for (source, report) in index.sources.iter_mut().zip(reports) {
+        source.first_row = next;
+        next += source.rows;
+        source.license = report.license;
+        source.documents = report.documents;
+        source.input_bytes = report.input_bytes;
+        source.rejects = report.rejects;
+    }
+    index.totals = Totals::of(&index.sources);
+    Ok(())
+}
+
+fn file_entry(bytes: &[u8]) -> FileEntry {
+    FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() }
+}
+
+/// Refuses a directory that a new set must not go into.
+fn occupied(dir: &Path, replace: bool) -> Result<(), ShardError> {
+    let refuse = |problem: String| Err(ShardError::Occupied { dir: dir.to_path_buf(), problem });
+    let names = names(dir)?;
+    let has = |name: &str| names.iter().any(|found| found == name);
+    if has(INDEX_FILE) && !replace {
+        return refuse("a finished shard set is there".to_owned());
+    }
+    // Without a mark of ours, even a README.md is somebody else's.
+    let ours = has(INDEX_FILE) || has(LOCK_FILE);
+    match names.iter().find(|name| !(ours && is_ours(name))) {
+        Some(name) => refuse(format!("{name} is there and does not belong to a shard set")),
+        None => Ok(()),
+    }
+}
+
+/// Removes a former set or what a crash left of one; the index first, so that no half set looks
+/// finished.
+fn clear(dir: &Path) -> Result<(), ShardError> {
+    let mut names = names(dir)?;
+    names.sort_by_key(|name| name != INDEX_FILE);
+    for name in names.iter().filter(|name| *name != LOCK_FILE) {
+        let path = dir.join(name);
+        fs::remove_file(&path).map_err(|error| FileError::new("remove", &path, error))?;
+        if name == INDEX_FILE {
+            commit::sync_dir(dir)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|error| FileError::new("read", dir, error))? {
+        let entry = entry.map_err(|error| FileError::new("read", dir, error))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_ours(name: &str) -> bool {
+    let shard = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".arrow"));
+    [INDEX_FILE, LOCK_FILE, TOKENIZER_FILE, REJECTS_FILE, README_FILE].contains(&name)
+        || shard.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        || name.starts_with(commit::TEMPORARY)
+}
