@@ -1,0 +1,282 @@
+//! What the types alone cannot say about a manifest's values.
+
+use crate::{
+    ConditionedSpan, Curriculum, Data, Manifest, Model, Schedule, Source, SourceKind, Stage, Train,
+};
+use std::collections::HashSet;
+
+/// A value that does not fit.
+pub(crate) struct Problem {
+    pub(crate) key: String,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+type Checked = Result<(), Problem>;
+
+fn problem(key: impl Into<String>, message: impl Into<String>) -> Problem {
+    Problem { key: key.into(), message: message.into(), hint: None }
+}
+
+impl Problem {
+    fn hint(mut self, hint: &str) -> Self {
+        self.hint = Some(hint.to_owned());
+        self
+    }
+}
+
+fn require(holds: bool, key: &str, message: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(problem(key, message())) }
+}
+
+pub(crate) fn check(manifest: &Manifest) -> Checked {
+    require(manifest.version == 1, "version", || {
+        format!("{} is not a version this program knows: 1", manifest.version)
+    })?;
+    check_name("name", &manifest.name)?;
+    for (key, text) in [
+        ("tokenizer.path", &manifest.tokenizer.path),
+        ("tokenizer.eos", &manifest.tokenizer.eos),
+        ("tokenizer.pad", &manifest.tokenizer.pad),
+        ("tokenizer.mask", &manifest.tokenizer.mask),
+    ] {
+        require(!text.is_empty(), key, || "it is empty".to_owned())?;
+    }
+    let specials = [&manifest.tokenizer.eos, &manifest.tokenizer.pad];
+    require(!specials.contains(&&manifest.tokenizer.mask), "tokenizer.mask", || {
+        "the mask token must differ from eos and pad".to_owned()
+    })?;
+    check_data(&manifest.data, manifest.stage)?;
+    check_curriculum(&manifest.curriculum, manifest.stage)?;
+    if let Some(model) = &manifest.model {
+        check_model(model)?;
+    }
+    check_train(&manifest.train)
+}
+
+/// Names end up in file names, cards and fingerprints.
+fn check_name(key: &str, name: &str) -> Checked {
+    let plain = |c: char| c.is_alphanumeric() || "-_.+/ ".contains(c);
+    require(!name.is_empty() && name.len() <= 200 && name.chars().all(plain), key, || {
+        format!("{name:?} is not a name of letters, digits and -_.+/")
+    })
+}
+
+fn share(key: &str, value: f64, below_one: bool) -> Checked {
+    let holds = (0.0..=1.0).contains(&value) && !(below_one && value >= 1.0);
+    let range = if below_one { "from 0 to below 1" } else { "from 0 to 1" };
+    require(holds, key, || format!("{value} is not a share {range}"))
+}
+
+fn positive(key: &str, value: Option<impl Into<f64>>) -> Checked {
+    let value = value.map(Into::into);
+    require(value.is_none_or(|v: f64| v > 0.0 && v.is_finite()), key, || {
+        format!("{} is not above 0", value.unwrap_or_default())
+    })
+}
+
+fn check_data(data: &Data, stage: Stage) -> Checked {
+    require(!data.out.is_empty(), "data.out", || "it is empty".to_owned())?;
+    require((2..=1 << 24).contains(&data.row_length), "data.row_length", || {
+        format!("{} is not from 2 to {} tokens", data.row_length, 1 << 24)
+    })?;
+    require(data.rows_per_shard > 0, "data.rows_per_shard", || "0 is not above 0".to_owned())?;
+    require(data.max_document_bytes > 0, "data.max_document_bytes", || {
+        "0 is not above 0".to_owned()
+    })?;
+    share("data.held_out", data.held_out, true)?;
+    share("data.max_reject_rate", data.max_reject_rate, false)?;
+    require(!data.sources.is_empty(), "data.sources", || "there are no sources".to_owned())?;
+    require(data.sources.len() <= usize::from(u16::MAX), "data.sources", || {
+        format!("{} sources are too many: at most {}", data.sources.len(), u16::MAX)
+    })?;
+    let mut names = HashSet::new();
+    for (index, source) in data.sources.iter().enumerate() {
+        let key = |name: &str| format!("data.sources.{index}.{name}");
+        require(names.insert(&source.name), &key("name"), || {
+            format!("{:?} is the name of another source too", source.name)
+        })?;
+        check_source(source, stage, &key)?;
+    }
+    let weighted = data.sources.iter().filter(|source| source.weight.is_some()).count();
+    if let Some(index) = data.sources.iter().position(|source| source.weight.is_none()) {
+        require(weighted == 0, &format!("data.sources.{index}.weight"), || {
+            format!("{weighted} sources have a weight and this one has none")
+        })
+        .map_err(|problem| problem.hint("give every source a weight, or none"))?;
+    }
+    Ok(())
+}
+
+fn check_source(source: &Source, stage: Stage, key: &impl Fn(&str) -> String) -> Checked {
+    check_name(&key("name"), &source.name)?;
+    require(!source.paths.is_empty(), &key("paths"), || "there are no paths".to_owned())?;
+    require(
+        source.weight.is_none_or(|weight| weight > 0.0 && weight.is_finite()),
+        &key("weight"),
+        || format!("{} is not above 0", source.weight.unwrap_or_default()),
+    )?;
+    require(source.tokens.is_none_or(|tokens| tokens.0 > 0), &key("tokens"), || {
+        "a budget of 0 tokens leaves nothing of the source".to_owned()
+    })?;
+    for extension in &source.extensions {
+        require(!extension.is_empty() && !extension.starts_with('.'), &key("extensions"), || {
+            format!("{extension:?} is not an extension without its dot, such as py")
+        })?;
+    }
+    let fits = matches!(
+        (stage, source.kind),
+        (Stage::Pre | Stage::Mid, SourceKind::Text) | (Stage::Post, SourceKind::Sft)
+    );
+    if !fits {
+        let (kind, stage) = match source.kind {
+            SourceKind::Text => ("text", "pre or mid"),
+            SourceKind::Sft => ("sft", "post"),
+        };
+        let message = format!("sources of kind {kind} belong to stage {stage}");
+        return Err(problem(key("kind"), message)
+            .hint("stage post reads `kind: sft`, stages pre and mid read `kind: text`"));
+    }
+    let Some(fields) = &source.fields else { return Ok(()) };
+    let pair = fields.instruction.is_some() || fields.output.is_some();
+    require(source.kind == SourceKind::Sft, &key("fields"), || {
+        "only sources of kind sft have fields; text sources have text_field".to_owned()
+    })?;
+    require(pair != fields.messages.is_some(), &key("fields"), || {
+        "expected either instruction and output, or messages".to_owned()
+    })?;
+    require(
+        !pair || (fields.instruction.is_some() && fields.output.is_some()),
+        &key("fields"),
+        || "instruction and output go together".to_owned(),
+    )
+}
+
+fn check_curriculum(curriculum: &Curriculum, stage: Stage) -> Checked {
+    for (name, schedule) in [("p1", &curriculum.p1), ("p2", &curriculum.p2), ("p3", &curriculum.p3)]
+    {
+        let key = format!("curriculum.{name}");
+        check_schedule(&key, schedule.as_ref(), "a probability from 0 to 1", |p| {
+            (0.0..=1.0).contains(p)
+        })?;
+    }
+    let eps = curriculum.sampling_eps.as_ref();
+    check_schedule("curriculum.sampling_eps", eps, "above 0 and at most 1", |eps| {
+        *eps > 0.0 && *eps <= 1.0
+    })?;
+    let sizes = curriculum.block_sizes.as_ref();
+    check_schedule("curriculum.block_sizes", sizes, "a list of sizes of 1 or more", |sizes| {
+        !sizes.is_empty() && sizes.iter().all(|&size| size > 0)
+    })?;
+    if let Some(Schedule::Linear { .. }) = sizes {
+        let found = problem("curriculum.block_sizes", "a list of sizes cannot ramp");
+        return Err(found.hint("use `phases: [[2, 4], [8, 16]]` or `epochs: [[4], [8]]`"));
+    }
+    if let Some(ConditionedSpan::Ratio(ratio)) = curriculum.conditioned_span {
+        share("curriculum.conditioned_span.ratio", ratio, false)?;
+        require(stage == Stage::Post, "curriculum.conditioned_span", || {
+            "only rows of stage post have prompts".to_owned()
+        })?;
+    }
+    Ok(())
+}
+
+fn check_schedule<T: std::fmt::Debug>(
+    key: &str,
+    schedule: Option<&Schedule<T>>,
+    expected: &str,
+    holds: impl Fn(&T) -> bool,
+) -> Checked {
+    let Some(schedule) = schedule else { return Ok(()) };
+    let values = schedule.values();
+    require(!values.is_empty(), key, || "the list has no values".to_owned())?;
+    match values.into_iter().find(|value| !holds(value)) {
+        Some(value) => Err(problem(key, format!("{value:?} is not {expected}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_model(model: &Model) -> Checked {
+    let shape = [
+        ("hidden_size", model.hidden_size),
+        ("num_hidden_layers", model.num_hidden_layers),
+        ("intermediate_size", model.intermediate_size),
+        ("num_attention_heads", model.num_attention_heads),
+        ("num_key_value_heads", model.num_key_value_heads),
+        ("head_dim", model.head_dim),
+        ("vocab_size", model.vocab_size),
+    ];
+    let given = shape.iter().filter(|(_, value)| value.is_some()).count();
+    for (name, value) in shape {
+        let key = format!("model.{name}");
+        require(value != Some(0), &key, || "0 is not above 0".to_owned())?;
+        if given > 0 && value.is_none() {
+            return Err(problem(key, "it is missing: a shape is given as a whole").hint(
+                "give all of hidden_size, num_hidden_layers, intermediate_size, \
+                 num_attention_heads, num_key_value_heads, head_dim and vocab_size, or none",
+            ));
+        }
+    }
+    if let (Some(heads), Some(kv)) = (model.num_attention_heads, model.num_key_value_heads) {
+        require(heads % kv == 0, "model.num_key_value_heads", || {
+            format!("{kv} key and value heads do not divide {heads} query heads")
+        })?;
+    }
+    require(model.head_dim.is_none_or(|dim| dim % 2 == 0), "model.head_dim", || {
+        "rotary embedding needs an even head_dim".to_owned()
+    })?;
+    positive("model.rope_theta", model.rope_theta)?;
+    positive("model.rms_norm_eps", model.rms_norm_eps)
+}
+
+fn check_train(train: &Train) -> Checked {
+    require(train.steps != Some(0), "train.steps", || "0 is not above 0".to_owned())?;
+    positive("train.epochs", train.epochs)?;
+    positive("train.global_batch", train.global_batch)?;
+    positive("train.micro_batch", train.micro_batch)?;
+    if let (Some(global), Some(micro)) = (train.global_batch, train.micro_batch) {
+        require(global % micro == 0, "train.micro_batch", || {
+            format!("{micro} does not divide global_batch, {global}")
+        })?;
+    }
+    let clip = train.grad_clip.unwrap_or(0.0);
+    require(clip >= 0.0 && clip.is_finite(), "train.grad_clip", || {
+        format!("{clip} is not 0 or more")
+    })?;
+    if let Some(optimizer) = &train.optimizer {
+        let betas = optimizer.betas.unwrap_or_default();
+        require(
+            betas.iter().all(|beta| (0.0..1.0).contains(beta)),
+            "train.optimizer.betas",
+            || format!("{betas:?} are not both from 0 to below 1"),
+        )?;
+        positive("train.optimizer.eps", optimizer.eps)?;
+        positive("train.optimizer.clip_threshold", optimizer.clip_threshold)?;
+        let decay = optimizer.weight_decay.unwrap_or(0.0);
+        require(decay >= 0.0 && decay.is_finite(), "train.optimizer.weight_decay", || {
+            format!("{decay} is not 0 or more")
+        })?;
+        let rate = optimizer.decay_rate.unwrap_or(-0.8);
+        require((-1.0..0.0).contains(&rate), "train.optimizer.decay_rate", || {
+            format!("{rate} is not from -1 to below 0")
+        })?;
+    }
+    if let Some(lr) = &train.lr {
+        positive("train.lr.peak", lr.peak)?;
+        share("train.lr.min_ratio", lr.min_ratio.unwrap_or(0.0), false)?;
+        share("train.lr.warmup_ratio", lr.warmup_ratio.unwrap_or(0.0), false)?;
+        require(
+            lr.warmup_steps.is_none() || lr.warmup_ratio.is_none(),
+            "train.lr.warmup_ratio",
+            || "give warmup_steps or warmup_ratio, not both".to_owned(),
+        )?;
+    }
+    for (key, zero) in [
+        ("train.eval.batches", train.eval.batches == Some(0)),
+        ("train.checkpoint.keep", train.checkpoint.keep == Some(0)),
+        ("train.log_every", train.log_every == Some(0)),
+    ] {
+        require(!zero, key, || "0 is not above 0".to_owned())?;
+    }
+    Ok(())
+}

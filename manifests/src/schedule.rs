@@ -1,0 +1,218 @@
+//! Schedules: values that change over training (method §4). `coda-curriculum` evaluates them.
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// A value that may change over training.
+///
+/// Written as a bare value, or as a map with one key: `{linear: {from, to, steps}}`,
+/// `{epochs: […]}`, `{epoch_cycle: […]}` or `{phases: […]}`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Schedule<T> {
+    /// Always the same.
+    Constant(T),
+    /// A ramp, `from + (to - from) · min(1, step / steps)`.
+    Linear {
+        /// Value at step 0.
+        from: T,
+        /// Value from step `steps` on.
+        to: T,
+        /// Length of the ramp in optimizer steps.
+        steps: u64,
+    },
+    /// One value per epoch; the last one holds.
+    Epochs(Vec<T>),
+    /// One value per epoch, from the start again when the list is used up.
+    EpochCycle(Vec<T>),
+    /// Equal phases of the total steps.
+    Phases(Vec<T>),
+}
+
+impl<T> Schedule<T> {
+    /// Every value that the schedule names.
+    #[must_use]
+    pub fn values(&self) -> Vec<&T> {
+        match self {
+            Self::Constant(value) => vec![value],
+            Self::Linear { from, to, .. } => vec![from, to],
+            Self::Epochs(values) | Self::EpochCycle(values) | Self::Phases(values) => {
+                values.iter().collect()
+            }
+        }
+    }
+
+    /// The same schedule over other values.
+    #[must_use]
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Schedule<U> {
+        let mut change = change;
+        match self {
+            Self::Constant(value) => Schedule::Constant(change(value)),
+            Self::Linear { from, to, steps } => {
+                Schedule::Linear { from: change(from), to: change(to), steps }
+            }
+            Self::Epochs(values) => Schedule::Epochs(values.into_iter().map(change).collect()),
+            Self::EpochCycle(values) => {
+                Schedule::EpochCycle(values.into_iter().map(change).collect())
+            }
+            Self::Phases(values) => Schedule::Phases(values.into_iter().map(change).collect()),
+        }
+    }
+
+    /// Whether the value depends on the epoch.
+    #[must_use]
+    pub const fn reads_epochs(&self) -> bool {
+        matches!(self, Self::Epochs(_) | Self::EpochCycle(_))
+    }
+}
+
+impl<T: Serialize> Serialize for Schedule<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Ramp<'a, T> {
+            from: &'a T,
+            to: &'a T,
+            steps: u64,
+        }
+        if let Self::Constant(value) = self {
+            return value.serialize(serializer);
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::Constant(_) => {}
+            Self::Linear { from, to, steps } => {
+                map.serialize_entry("linear", &Ramp { from, to, steps: *steps })?;
+            }
+            Self::Epochs(values) => map.serialize_entry("epochs", values)?,
+            Self::EpochCycle(values) => map.serialize_entry("epoch_cycle", values)?,
+            Self::Phases(values) => map.serialize_entry("phases", values)?,
+        }
+        map.end()
+    }
+}
+
+/// The value that a ramp without `from` starts at.
+pub(crate) trait RampStart: Sized {
+    fn ramp_start() -> Option<Self>;
+}
+
+impl RampStart for f64 {
+    fn ramp_start() -> Option<Self> {
+        Some(0.0)
+    }
+}
+
+impl RampStart for Sizes {
+    fn ramp_start() -> Option<Self> {
+        None
+    }
+}
+
+impl RampStart for Vec<u32> {
+    fn ramp_start() -> Option<Self> {
+        None
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Shape {
+    Linear,
+    Epochs,
+    EpochCycle,
+    Phases,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ramp<T> {
+    from: Option<T>,
+    to: T,
+    steps: u64,
+}
+
+impl<'de, T: Deserialize<'de> + RampStart> Deserialize<'de> for Schedule<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScheduleVisitor(PhantomData))
+    }
+}
+
+struct ScheduleVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + RampStart> Visitor<'de> for ScheduleVisitor<T> {
+    type Value = Schedule<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a value, or a map with one of linear, epochs, epoch_cycle, phases")
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        T::deserialize(value.into_deserializer()).map(Schedule::Constant)
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        T::deserialize(value.into_deserializer()).map(Schedule::Constant)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        T::deserialize(value.into_deserializer()).map(Schedule::Constant)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, values: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(SeqAccessDeserializer::new(values)).map(Schedule::Constant)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let Some(shape) = map.next_key::<Shape>()? else {
+            return Err(de::Error::invalid_length(0, &self));
+        };
+        let schedule = match shape {
+            Shape::Linear => {
+                let ramp = map.next_value::<Ramp<T>>()?;
+                let start = ramp.from.or_else(T::ramp_start);
+                let from = start.ok_or_else(|| de::Error::missing_field("from"))?;
+                Schedule::Linear { from, to: ramp.to, steps: ramp.steps }
+            }
+            Shape::Epochs => Schedule::Epochs(map.next_value()?),
+            Shape::EpochCycle => Schedule::EpochCycle(map.next_value()?),
+            Shape::Phases => Schedule::Phases(map.next_value()?),
+        };
+        if map.next_key::<Shape>()?.is_some() {
+            return Err(de::Error::invalid_length(2, &self));
+        }
+        Ok(schedule)
+    }
+}
+
+/// A list of block sizes, where a single size may stand for a list of one.
+pub(crate) struct Sizes(Vec<u32>);
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SizesVisitor;
+        impl<'de> Visitor<'de> for SizesVisitor {
+            type Value = Sizes;
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("a block size in tokens or a list of them")
+            }
+            fn visit_u64<E: de::Error>(self, size: u64) -> Result<Sizes, E> {
+                u32::deserialize(size.into_deserializer()).map(|size| Sizes(vec![size]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, sizes: A) -> Result<Sizes, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(sizes)).map(Sizes)
+            }
+        }
+        deserializer.deserialize_any(SizesVisitor)
+    }
+}
+
+/// Reads a schedule of block sizes.
+pub(crate) fn sizes_or_size<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Schedule<Vec<u32>>>, D::Error> {
+    let schedule = Option::<Schedule<Sizes>>::deserialize(deserializer)?;
+    Ok(schedule.map(|schedule| schedule.map(|sizes| sizes.0)))
+}
