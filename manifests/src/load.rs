@@ -174,7 +174,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, (Place, String)> {
         max_total_scalar_bytes: MAX_BYTES,
     };
     let mut options = serde_saphyr::options! {
-        budget: Some(budget),
+        budget: budget,
         // `off` is a word, as in YAML 1.2.
         strict_booleans: true,
         with_snippet: false,
