@@ -2,10 +2,10 @@
 
 use crate::schedule::{Progress, Scheduled, span_ratio, value_at};
 use coda_manifests::{ConditionedSpan, Profile, Schedule};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The schedules of a run: everything that decides masks, apart from the rows themselves.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curriculum {
     /// How S3 chooses its rows and block sizes.
     pub profile: Profile,
