@@ -1,8 +1,23 @@
-//! Sources to shards: `source → decode → record → tokenize → pack → write`.
+//! Corpora to shard sets: `source → decode → record → tokenize → pack → write`.
+//!
+//! * [`plan`]: a manifest, its tokenizer and its files, checked;
+//! * [`source`]: which files a source consists of;
+//! * [`decode`]: containers to raw records, with caps against hostile input;
+//! * [`record`]: raw records to documents and conversations;
+//! * [`tokenize`]: text to ids, exactly as Hugging Face `tokenizers` gives them;
+//! * [`pack`]: documents to rows;
+//! * [`pipeline`]: one source through all of it, in parallel, with the same bytes for any number of
+//!   threads;
+//! * [`build`]: all sources into one shard set;
+//! * [`estimate`]: what a build would give;
+//! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
 
+pub mod build;
 pub mod decode;
+pub mod estimate;
 pub mod pack;
 pub mod pipeline;
+pub mod plan;
 pub mod record;
 pub mod reject;
 pub mod source;

@@ -3,7 +3,6 @@
 mod commands;
 
 use clap::{Parser, Subcommand};
-use coda_cli::{Exit, Failure};
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -21,14 +20,20 @@ manifest error; 3 a file cannot be read or written; 4 a shard set is damaged or 
 
 /// Corpora to shard sets: decode, tokenize exactly, pack to rows, write with checksums.
 #[derive(Parser)]
-#[command(name = "coda-ingest", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "coda-ingest", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    build: commands::build::Build,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show what a shard set holds.
+    Inspect(commands::inspect::Inspect),
+    /// Check every byte of a shard set against its checksums.
+    Verify(commands::verify::Verify),
     /// Train a byte-level BPE tokenizer on code and text.
     TrainTokenizer(commands::train::Train),
 }
@@ -38,7 +43,9 @@ fn main() -> ExitCode {
     coda_cli::run(|| {
         let cli = Cli::parse();
         match cli.command {
-            None => Err(Failure::usage("nothing to do").hint("see coda-ingest --help")),
+            None => cli.build.run(),
+            Some(Command::Inspect(inspect)) => inspect.run(),
+            Some(Command::Verify(verify)) => verify.run(),
             Some(Command::TrainTokenizer(train)) => train.run(),
         }
     })

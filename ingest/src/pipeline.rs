@@ -20,8 +20,8 @@ use coda_cli::{Progress, signals::Stop};
 use rayon::prelude::*;
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -83,15 +83,6 @@ pub trait Commit: Send {
 /// What stops a committer: any error of the writing side.
 pub type CommitError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A file that was read, for the fingerprint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadFile {
-    /// Index into the source's files.
-    pub index: u32,
-    /// BLAKE3 of the whole file.
-    pub blake3: blake3::Hash,
-}
-
 /// What came out of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceReport {
@@ -115,8 +106,6 @@ pub struct SourceReport {
     pub padding_tokens: u64,
     /// UTF-8 bytes of the documents taken in.
     pub text_bytes: u64,
-    /// The files read, in order; files after a full budget are not among them.
-    pub files: Vec<ReadFile>,
     /// Whether the budget ended the source.
     pub budget_reached: bool,
 }
@@ -138,11 +127,6 @@ pub enum PipelineError {
     /// A signal asked for the end.
     #[error("stopped by a signal")]
     Stopped,
-}
-
-enum Message<T> {
-    File(ReadFile),
-    Batch(T),
 }
 
 enum Outcome {
@@ -200,17 +184,12 @@ pub const READER_THREAD: &str = "coda-reader";
 fn read(
     plan: &SourcePlan,
     line: &Line<'_>,
-    to_workers: SyncSender<Message<Batch>>,
+    to_workers: SyncSender<Batch>,
 ) -> Result<(), DecodeError> {
     let mut options = line.decode.clone();
     options.columns = plan.extractor.columns().to_vec();
     for (index, file) in (0..).zip(&plan.files) {
-        let blake3 = hash_file(&file.path)
-            .map_err(|source| DecodeError::Read { path: file.path.clone(), source })?;
-        to_workers
-            .send(Message::File(ReadFile { index, blake3 }))
-            .map_err(|_| DecodeError::Closed)?;
-        let mut send = |batch| to_workers.send(Message::Batch(batch)).is_ok();
+        let mut send = |batch| to_workers.send(batch).is_ok();
         let mut sink = BatchSink::new(&mut send);
         decode(file, index, &options, &mut sink)?;
         sink.flush()?;
@@ -218,52 +197,24 @@ fn read(
     Ok(())
 }
 
-/// BLAKE3 of a file's bytes.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize()),
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
 fn work(
     plan: &SourcePlan,
     line: &Line<'_>,
-    batches: Receiver<Message<Batch>>,
-    to_committer: SyncSender<Message<Done>>,
+    batches: Receiver<Batch>,
+    to_committer: SyncSender<Done>,
     full: &AtomicBool,
 ) {
-    for message in batches {
+    for batch in batches {
         if full.load(Ordering::Relaxed) || line.stop.requested().is_some() {
             return;
         }
-        let message = match message {
-            Message::File(file) => {
-                line.progress.note(plan.files[file.index as usize].name.clone());
-                Message::File(file)
-            }
-            Message::Batch(batch) => {
-                let encode =
-                    |record: &RawRecord| (record.location, encode(plan, line, &batch, record));
-                let records =
-                    line.workers.install(|| batch.records.par_iter().map(encode).collect());
-                line.progress.advance(batch.consumed);
-                Message::Batch(Done { records, skipped: batch.skipped_files })
-            }
-        };
-        if to_committer.send(message).is_err() {
+        if let Some(record) = batch.records.first() {
+            line.progress.note(plan.files[record.location.file as usize].name.clone());
+        }
+        let encode = |record: &RawRecord| (record.location, encode(plan, line, &batch, record));
+        let records = line.workers.install(|| batch.records.par_iter().map(encode).collect());
+        line.progress.advance(batch.consumed);
+        if to_committer.send(Done { records, skipped: batch.skipped_files }).is_err() {
             return;
         }
     }
@@ -325,17 +276,10 @@ impl<'a> Committer<'a> {
 
     fn run(
         mut self,
-        done: Receiver<Message<Done>>,
+        done: Receiver<Done>,
         full: &AtomicBool,
     ) -> Result<SourceReport, PipelineError> {
-        'source: for message in done {
-            let done = match message {
-                Message::File(file) => {
-                    self.report.files.push(file);
-                    continue;
-                }
-                Message::Batch(done) => done,
-            };
+        'source: for done in done {
             self.report.skipped_files += done.skipped;
             for (location, outcome) in done.records {
                 self.record(location, outcome).map_err(PipelineError::Commit)?;

@@ -1,10 +1,14 @@
 //! The subcommands.
 
+pub(crate) mod build;
+pub(crate) mod dry_run;
+pub(crate) mod inspect;
 pub(crate) mod train;
+pub(crate) mod verify;
 
 use coda_cli::{Exit, Failure};
 use coda_ingest::source::SourceError;
-use std::{fs, io::Write as _, path::Path};
+use coda_shards::{ErrorClass, ShardError, commit::FileError};
 
 /// A listing error as the user sees it.
 pub(crate) fn source_failure(error: SourceError) -> Failure {
@@ -12,14 +16,17 @@ pub(crate) fn source_failure(error: SourceError) -> Failure {
     Failure::from_error(exit, &error).maybe_hint(error.hint())
 }
 
-/// Writes a file so that a crash leaves the old one or the new one, never a part.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let write = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+/// An error of the shard set as the user sees it.
+pub(crate) fn shard_failure(error: &ShardError) -> Failure {
+    let exit = match error.class() {
+        ErrorClass::Usage => Exit::Usage,
+        ErrorClass::Io => Exit::Io,
+        ErrorClass::Artefact => Exit::Incompatible,
     };
-    write().map_err(|e| Failure::io(format!("cannot write {}: {e}", path.display())))
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+/// A file that could not be read or written.
+pub(crate) fn file_failure(error: &FileError) -> Failure {
+    Failure::from_error(Exit::Io, error)
 }

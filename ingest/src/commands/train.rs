@@ -7,6 +7,7 @@ use coda_ingest::{
     source::{Filters, list_files},
     train_tokenizer::{DEFAULT_SPECIALS, TrainError, TrainOptions, train},
 };
+use coda_shards::commit::write_atomic;
 use serde::Serialize;
 use std::{path::PathBuf, time::Instant};
 
@@ -85,7 +86,8 @@ impl Train {
         };
         let trained = train(&files, &options, &|bytes| progress.advance(bytes)).map_err(failure)?;
         progress.finish();
-        super::write_file(&self.out, trained.json.as_bytes())?;
+        write_atomic(&self.out, |file| file.write_all(trained.json.as_bytes()))
+            .map_err(|error| super::file_failure(&error))?;
         let summary = Summary {
             tokenizer: self.out.display().to_string(),
             vocab_size: trained.vocab_size,

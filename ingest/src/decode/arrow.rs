@@ -14,7 +14,11 @@ use polars_arrow::{
 };
 use std::{
     fs::File,
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 const WHAT: &str = "Arrow file";
@@ -26,60 +30,60 @@ pub(super) fn decode(
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
     let failed = |source: io::Error| DecodeError::Read { path: file.path.clone(), source };
-    let mut reader = BufReader::new(File::open(&file.path).map_err(failed)?);
+    let reached = Arc::new(AtomicU64::new(0));
+    let tracked =
+        Tracked { file: File::open(&file.path).map_err(failed)?, reached: Arc::clone(&reached) };
+    let mut reader = BufReader::new(tracked);
+    let mut rows = Rows { options, first_row: 0, reached, reported: 0 };
     let mut magic = Vec::new();
     (&mut reader).take(FILE_MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
     reader.seek(SeekFrom::Start(0)).map_err(failed)?;
     if magic == FILE_MAGIC {
-        decode_file(reader, file, options, sink)
+        decode_file(reader, &mut rows, sink)?;
     } else {
-        decode_stream(reader, file, options, sink)
+        decode_stream(reader, &mut rows, sink)?;
     }
+    sink.consumed(file.bytes.saturating_sub(rows.reported));
+    Ok(())
 }
 
 fn decode_file(
-    mut reader: BufReader<File>,
-    file: &InputFile,
-    options: &DecodeOptions,
+    mut reader: BufReader<Tracked>,
+    rows: &mut Rows<'_>,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
     let metadata =
         guarded(WHAT, || read_file_metadata(&mut reader).map_err(|e| damaged(WHAT, &e)))?;
-    let wanted = project(&metadata.schema, &options.columns).map_err(DecodeError::Damaged)?;
+    let wanted = project(&metadata.schema, &rows.options.columns).map_err(DecodeError::Damaged)?;
     let (projection, order) = ascending(&wanted);
     let mut batches = FileReader::new(reader, metadata, Some(projection), None);
-    let mut rows = Rows::new(options, order);
     while let Some(batch) =
         guarded(WHAT, || batches.next().transpose().map_err(|e| damaged(WHAT, &e)))?
     {
-        rows.push(batch, sink)?;
+        rows.push(batch, &order, sink)?;
     }
-    sink.consumed(file.bytes);
     Ok(())
 }
 
 fn decode_stream(
-    mut reader: BufReader<File>,
-    file: &InputFile,
-    options: &DecodeOptions,
+    mut reader: BufReader<Tracked>,
+    rows: &mut Rows<'_>,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
     let metadata =
         guarded(WHAT, || read_stream_metadata(&mut reader).map_err(|e| damaged(WHAT, &e)))?;
-    let wanted = project(&metadata.schema, &options.columns).map_err(DecodeError::Damaged)?;
+    let wanted = project(&metadata.schema, &rows.options.columns).map_err(DecodeError::Damaged)?;
     let (projection, order) = ascending(&wanted);
     let mut batches = StreamReader::new(reader, metadata, Some(projection));
-    let mut rows = Rows::new(options, order);
     while let Some(state) =
         guarded(WHAT, || batches.next().transpose().map_err(|e| damaged(WHAT, &e)))?
     {
         match state {
-            StreamState::Some(batch) => rows.push(batch, sink)?,
+            StreamState::Some(batch) => rows.push(batch, &order, sink)?,
             // The end of the file where another message may begin is a legal end of the stream.
             StreamState::Waiting => break,
         }
     }
-    sink.consumed(file.bytes);
     Ok(())
 }
 
@@ -95,28 +99,49 @@ fn ascending(wanted: &[usize]) -> (Vec<usize>, Vec<usize>) {
 
 struct Rows<'a> {
     options: &'a DecodeOptions,
-    order: Vec<usize>,
     first_row: u64,
+    reached: Arc<AtomicU64>,
+    reported: u64,
 }
 
-impl<'a> Rows<'a> {
-    fn new(options: &'a DecodeOptions, order: Vec<usize>) -> Self {
-        Self { options, order, first_row: 0 }
-    }
-
+impl Rows<'_> {
     fn push(
         &mut self,
         batch: RecordBatchT<Box<dyn Array>>,
+        order: &[usize],
         sink: &mut BatchSink<'_>,
     ) -> Result<(), DecodeError> {
+        let reached = self.reached.load(Ordering::Relaxed);
+        sink.consumed(reached.saturating_sub(self.reported));
+        self.reported = self.reported.max(reached);
         let rows = batch.len() as u64;
         let columns = batch.into_arrays();
         let arrays: Vec<Box<dyn Array>> =
-            self.order.iter().map(|&place| columns[place].clone()).collect();
+            order.iter().map(|&place| columns[place].clone()).collect();
         let most = self.options.max_document_bytes;
         push_rows(&self.options.columns, &arrays, self.first_row, most, sink)?;
         self.first_row += rows;
         Ok(())
+    }
+}
+
+/// A file that tells how far it has been read, for the progress.
+struct Tracked {
+    file: File,
+    reached: Arc<AtomicU64>,
+}
+
+impl Read for Tracked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.reached.fetch_max(self.file.stream_position()?, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+impl Seek for Tracked {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{BatchSink, Body, DecodeError, Fault, Location};
 use polars_arrow::{
     array::{
-        Array, BinaryArray, BinaryViewArray, DictionaryArray, StaticArray as _, Utf8Array,
+        Array, BinaryArray, BinaryViewArray, DictionaryArray, DictionaryKey, Utf8Array,
         Utf8ViewArray,
     },
     datatypes::{ArrowDataType, ArrowSchema},
@@ -17,7 +17,8 @@ enum TextColumn<'a> {
     Binary(&'a BinaryArray<i32>),
     LargeBinary(&'a BinaryArray<i64>),
     BinaryView(&'a BinaryViewArray),
-    Dictionary(&'a DictionaryArray<u32>, Box<TextColumn<'a>>),
+    /// Any key type; the place of a row's value, and the values.
+    Dictionary(Box<dyn Fn(usize) -> Option<usize> + 'a>, Box<TextColumn<'a>>),
     Null,
 }
 
@@ -32,9 +33,14 @@ impl<'a> TextColumn<'a> {
             ArrowDataType::LargeBinary => Self::LargeBinary(any.downcast_ref()?),
             ArrowDataType::BinaryView => Self::BinaryView(any.downcast_ref()?),
             ArrowDataType::Dictionary(..) => {
-                let dictionary: &DictionaryArray<u32> = any.downcast_ref()?;
-                let values = Self::of(dictionary.values().as_ref())?;
-                Self::Dictionary(dictionary, Box::new(values))
+                return dictionary::<u8>(array)
+                    .or_else(|| dictionary::<u16>(array))
+                    .or_else(|| dictionary::<u32>(array))
+                    .or_else(|| dictionary::<u64>(array))
+                    .or_else(|| dictionary::<i8>(array))
+                    .or_else(|| dictionary::<i16>(array))
+                    .or_else(|| dictionary::<i32>(array))
+                    .or_else(|| dictionary::<i64>(array));
             }
             ArrowDataType::Null => Self::Null,
             _ => return None,
@@ -49,12 +55,17 @@ impl<'a> TextColumn<'a> {
             Self::Binary(a) => a.get(row),
             Self::LargeBinary(a) => a.get(row),
             Self::BinaryView(a) => a.get(row),
-            Self::Dictionary(a, values) => {
-                a.keys().get(row).and_then(|key| values.get(key as usize))
-            }
+            Self::Dictionary(key, values) => key(row).and_then(|key| values.get(key)),
             Self::Null => None,
         }
     }
+}
+
+fn dictionary<K: DictionaryKey>(array: &dyn Array) -> Option<TextColumn<'_>> {
+    let dictionary: &DictionaryArray<K> = array.as_any().downcast_ref()?;
+    let values = TextColumn::of(dictionary.values().as_ref())?;
+    let key = |row| (!dictionary.is_null(row)).then(|| dictionary.key_value(row));
+    Some(TextColumn::Dictionary(Box::new(key), Box::new(values)))
 }
 
 /// The positions of the wanted columns in a file's schema.

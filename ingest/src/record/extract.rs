@@ -22,8 +22,6 @@ pub enum RecordShape {
         instruction: String,
         /// The field with the answer.
         output: String,
-        /// The field with the system message, if the source has one; may be absent from a record.
-        system: Option<String>,
     },
     /// A list of turns, each `{role, content}` or `{from, value}`.
     Messages {
@@ -54,11 +52,7 @@ impl Extractor {
     pub fn new(shape: RecordShape) -> Self {
         let keys = match &shape {
             RecordShape::Text { field } | RecordShape::Messages { field } => vec![field.clone()],
-            RecordShape::Pair { instruction, output, system } => {
-                let mut keys = vec![instruction.clone(), output.clone()];
-                keys.extend(system.clone());
-                keys
-            }
+            RecordShape::Pair { instruction, output } => vec![instruction.clone(), output.clone()],
         };
         Self { shape, keys }
     }
@@ -98,19 +92,10 @@ impl Extractor {
         let mut next = || fields.next().unwrap_or(Field::Missing);
         match &self.shape {
             RecordShape::Text { field } => Ok(Document::Text(full_text(next(), field)?)),
-            RecordShape::Pair { instruction, output, system } => {
-                let question = full_text(next(), instruction)?;
-                let answer = full_text(next(), output)?;
-                let mut messages = Vec::with_capacity(3);
-                if let Some(field) = system {
-                    match next() {
-                        Field::Missing | Field::Null => {}
-                        other => messages.push(message(Role::System, text(other, field)?)),
-                    }
-                }
-                messages.push(message(Role::User, question));
-                messages.push(message(Role::Assistant, answer));
-                Ok(Document::Chat(messages))
+            RecordShape::Pair { instruction, output } => {
+                let question = message(Role::User, full_text(next(), instruction)?);
+                let answer = message(Role::Assistant, full_text(next(), output)?);
+                Ok(Document::Chat(vec![question, answer]))
             }
             RecordShape::Messages { field } => {
                 let turns = match next() {
@@ -131,19 +116,14 @@ fn utf8<'a>(bytes: &'a [u8], range: &TextRange) -> Result<&'a str, Fault> {
         .map_err(|e| Fault::new("invalid_utf8", format!("not UTF-8: {e}")).at(e.valid_up_to()))
 }
 
-fn text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
+fn full_text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
     match field {
+        Field::Text(text) if text.is_empty() => {
+            Err(Fault::new("empty_text", format!("field {name:?} is empty")))
+        }
         Field::Text(text) => Ok(text),
         other => Err(not_text(&other, name, "a string")),
     }
-}
-
-fn full_text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
-    let text = text(field, name)?;
-    if text.is_empty() {
-        return Err(Fault::new("empty_text", format!("field {name:?} is empty")));
-    }
-    Ok(text)
 }
 
 fn not_text(field: &Field<'_>, name: &str, expected: &str) -> Fault {

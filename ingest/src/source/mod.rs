@@ -1,8 +1,10 @@
 //! Which files a source consists of, in an order that does not depend on the machine.
 
+mod digest;
 mod language;
 mod list;
 
+pub use digest::{DigestError, digest};
 pub use language::{KNOWN_EXTENSIONS, language_of};
 pub use list::{Filters, SourceError, list_files};
 

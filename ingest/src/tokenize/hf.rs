@@ -123,6 +123,12 @@ impl HfEncoder {
         Ok(Self { documents, path: path.to_owned(), json, splits })
     }
 
+    /// Where the tokenizer was loaded from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The bytes of the tokenizer file.
     #[must_use]
     pub fn json(&self) -> &[u8] {

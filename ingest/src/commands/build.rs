@@ -1,0 +1,267 @@
+//! `coda-ingest --manifest …`: builds a shard set.
+
+use super::dry_run::dry_run;
+use clap::Args;
+use coda_cli::{
+    Exit, Failure, Progress, ProgressArgs, human, print_json, print_text, signals::Stop,
+};
+use coda_ingest::{
+    build::{BuildError, BuildOptions, Built, build},
+    pipeline::PipelineError,
+    plan::{Plan, PlanError},
+};
+use coda_manifests::Manifest;
+use coda_shards::{INDEX_FILE, Index, ShardSet};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Builds a shard set from a manifest.
+#[derive(Args)]
+pub(crate) struct Build {
+    /// The manifest: sources, tokenizer, row length.
+    #[arg(long, value_name = "FILE", required = true)]
+    manifest: Option<PathBuf>,
+    /// Write the shard set here instead of data.out.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Worker threads; the bytes written do not depend on it. The default is all cores.
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// List files, check tokenizer and fields, estimate tokens; write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace a shard set that another manifest or other inputs made; the old one stays until the
+    /// new one is complete.
+    #[arg(long)]
+    force: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    /// Manifest keys to override, such as data.row_length=1024.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// The summary of a build; the keys are a contract.
+#[derive(Serialize)]
+struct Summary {
+    documents: u64,
+    rejected: u64,
+    rows: u64,
+    tokens: u64,
+    padding_tokens: u64,
+    /// UTF-8 bytes of the documents taken in.
+    input_bytes: u64,
+    output_bytes: u64,
+    seconds: f64,
+    tokens_per_second: f64,
+    shard_set: String,
+    fingerprint: String,
+}
+
+impl Summary {
+    fn new(index: &Index, out: &Path, started: Instant) -> Self {
+        let totals = &index.totals;
+        let seconds = started.elapsed().as_secs_f64();
+        let shards: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
+        let files: u64 = index.files.values().map(|file| file.bytes).sum();
+        Self {
+            documents: totals.documents,
+            rejected: totals.rejected,
+            rows: index.rows,
+            tokens: totals.tokens,
+            padding_tokens: totals.padding_tokens,
+            input_bytes: totals.input_bytes,
+            output_bytes: shards + files,
+            seconds,
+            tokens_per_second: totals.tokens as f64 / seconds.max(1e-9),
+            shard_set: out.display().to_string(),
+            fingerprint: index.fingerprint.clone(),
+        }
+    }
+}
+
+impl Build {
+    pub(crate) fn run(self) -> Result<Exit, Failure> {
+        let started = Instant::now();
+        let path = self.manifest.clone().unwrap_or_default();
+        let manifest = Manifest::load(&path, &self.overrides, &[]).map_err(|e| {
+            let exit = if e.is_usage() { Exit::Usage } else { Exit::Io };
+            Failure::from_error(exit, &e).maybe_hint(e.hint())
+        })?;
+        let plan = Plan::new(&manifest).map_err(|e| plan_failure(&e))?;
+        let out = match self.out.clone() {
+            Some(out) => out,
+            None => manifest
+                .resolve(&manifest.data.out)
+                .map_err(|e| Failure::from_error(Exit::Usage, &e).maybe_hint(e.hint()))?,
+        };
+        let jobs = self.jobs.map_or_else(all_cores, usize::from);
+        let stop = Stop::install()?;
+        if self.dry_run {
+            return dry_run(&plan, &out, jobs, self.json);
+        }
+        let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
+        if let Some(index) = self.already_there(&out, &recipe)? {
+            let fresh = false;
+            return self.report(&index, &out, started, fresh, manifest.data.max_reject_rate, None);
+        }
+        let total = plan.file_bytes();
+        let progress = Progress::start(self.progress, "ingest", "bytes", Some(total));
+        let tokenizer = plan.tokenizer.path().to_owned();
+        let built = build(
+            &plan,
+            &BuildOptions {
+                out: &out,
+                tokenizer: &tokenizer,
+                rows_per_shard: manifest.data.rows_per_shard,
+                recipe,
+                jobs,
+                replace: self.force,
+                progress: &progress,
+                stop: &stop,
+            },
+        );
+        progress.finish();
+        let built = match built {
+            Err(BuildError::Pipeline(PipelineError::Stopped)) => {
+                eprintln!(
+                    "stopped: no shard set was finished; run the same command to start again"
+                );
+                return Ok(stop.requested().unwrap_or(Exit::Interrupted));
+            }
+            other => other.map_err(|e| build_failure(&e))?,
+        };
+        let rate = manifest.data.max_reject_rate;
+        self.report(&built.index, &out, started, true, rate, Some(&built))
+    }
+
+    /// The index of a finished set at `out` that the same recipe made. Another finished set is an
+    /// error unless `--force` was given.
+    fn already_there(&self, out: &Path, recipe: &str) -> Result<Option<Index>, Failure> {
+        if !out.join(INDEX_FILE).exists() {
+            return Ok(None);
+        }
+        match ShardSet::open(out) {
+            Ok(set) if set.index().manifest_hash == recipe => Ok(Some(set.index().clone())),
+            _ if self.force => Ok(None),
+            Ok(_) => Err(Failure::usage(format!(
+                "{} holds a shard set of another manifest or of other inputs",
+                out.display()
+            ))
+            .hint("--force replaces it once the new one is complete; --out writes elsewhere")),
+            Err(error) => Err(super::shard_failure(&error)
+                .hint("--force replaces it once the new one is complete; --out writes elsewhere")),
+        }
+    }
+
+    fn report(
+        &self,
+        index: &Index,
+        out: &Path,
+        started: Instant,
+        fresh: bool,
+        max_reject_rate: f64,
+        built: Option<&Built>,
+    ) -> Result<Exit, Failure> {
+        let summary = Summary::new(index, out, started);
+        if !fresh {
+            eprintln!("{} is up to date: same manifest, tokenizer and inputs", out.display());
+        }
+        if self.json {
+            print_json(&summary)?;
+        } else {
+            print_text(&text(&summary, index, built))?;
+        }
+        let records = summary.documents + summary.rejected;
+        let allowed = summary.rejected as f64 <= max_reject_rate * records as f64;
+        if allowed {
+            return Ok(Exit::Done);
+        }
+        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+        for (reason, count) in index.sources.iter().flat_map(|source| &source.rejects) {
+            *reasons.entry(reason).or_default() += count;
+        }
+        let list: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
+        Err(Failure::check_failed(format!(
+            "{} of {records} records were rejected ({}), more than data.max_reject_rate \
+             ({max_reject_rate}) allows; the shard set is complete without them",
+            summary.rejected,
+            list.join(", "),
+        ))
+        .hint(format!(
+            "{} lists each of them; allow them with data.max_reject_rate=0.01",
+            out.join(coda_shards::REJECTS_FILE).display()
+        )))
+    }
+}
+
+fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
+    let mut out = String::new();
+    for (number, source) in index.sources.iter().enumerate() {
+        let _ = write!(
+            out,
+            "{}: {} documents, {} tokens, {} rows",
+            source.name,
+            human::count(source.documents),
+            human::count(source.tokens),
+            source.rows
+        );
+        for (reason, count) in &source.rejects {
+            let _ = write!(out, ", {count} rejected ({reason})");
+        }
+        if let Some(report) = built.and_then(|built| built.reports.get(number)) {
+            let notes = [
+                (report.skipped_files, "binary or empty files passed over"),
+                (report.overlong_dropped, "overlong conversations dropped"),
+                (report.overlong_truncated, "overlong conversations cut"),
+            ];
+            for (count, what) in notes.into_iter().filter(|(count, _)| *count > 0) {
+                let _ = write!(out, ", {count} {what}");
+            }
+            if report.budget_reached {
+                out.push_str(", budget reached");
+            }
+        }
+        out.push('\n');
+    }
+    let _ = writeln!(
+        out,
+        "{}: {} rows of {} tokens, {} ({} of text at {}), {:.1} s, fingerprint {}",
+        summary.shard_set,
+        summary.rows,
+        index.row_length,
+        human::bytes(summary.output_bytes),
+        human::bytes(summary.input_bytes),
+        human::rate(summary.tokens_per_second, "tokens"),
+        summary.seconds,
+        summary.fingerprint,
+    );
+    out
+}
+
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub(super) fn plan_failure(error: &PlanError) -> Failure {
+    let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+fn build_failure(error: &BuildError) -> Failure {
+    match error {
+        BuildError::Shards(error) => super::shard_failure(error),
+        BuildError::File(error) => super::file_failure(error),
+        BuildError::Pipeline(_) | BuildError::Threads { .. } => {
+            Failure::from_error(Exit::Io, error)
+        }
+    }
+}

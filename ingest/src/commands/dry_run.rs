@@ -1,0 +1,154 @@
+//! `coda-ingest --dry-run`: what a build would read and give.
+
+use coda_cli::{
+    Exit, Failure, Progress, ProgressArgs, human, print_json, print_text, signals::Stop,
+};
+use coda_ingest::{
+    build::workers,
+    estimate::{Estimate, estimate},
+    pipeline::SourcePlan,
+    plan::Plan,
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+};
+
+/// Files shown of each source in the text form.
+const SHOWN: usize = 5;
+
+#[derive(Serialize)]
+struct DryRun<'a> {
+    shard_set: String,
+    row_length: u32,
+    file_bytes: u64,
+    estimated_tokens: u64,
+    estimated_rows: u64,
+    estimated_output_bytes: u64,
+    sources: Vec<SourceView<'a>>,
+}
+
+#[derive(Serialize)]
+struct SourceView<'a> {
+    name: &'a str,
+    files: Vec<FileView<'a>>,
+    file_bytes: u64,
+    formats: BTreeSet<&'static str>,
+    token_budget: Option<u64>,
+    sampled_documents: u64,
+    sampled_rejects: BTreeMap<&'static str, u64>,
+    estimated_tokens: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct FileView<'a> {
+    name: &'a str,
+    bytes: u64,
+}
+
+/// Lists, samples and prints.
+pub(super) fn dry_run(plan: &Plan, out: &Path, jobs: usize, json: bool) -> Result<Exit, Failure> {
+    let pool = workers(jobs).map_err(|e| Failure::from_error(Exit::Io, &e))?;
+    let progress =
+        Progress::start(ProgressArgs { quiet: true, ..ProgressArgs::default() }, "", "", None);
+    let stop = Stop::never();
+    let line = plan.line(&pool, &progress, &stop);
+    let mut views = Vec::new();
+    let mut problem = None;
+    for source in &plan.sources {
+        let sample = estimate(source, &line).map_err(|e| Failure::from_error(Exit::Io, &e))?;
+        if sample.sampled_documents == 0 && problem.is_none() {
+            problem = nothing_usable(source, &sample);
+        }
+        views.push(view(source, sample));
+    }
+    let tokens = views.iter().filter_map(|view| view.estimated_tokens).sum::<u64>();
+    let rows = tokens.div_ceil(u64::from(plan.row_length));
+    let dry = DryRun {
+        shard_set: out.display().to_string(),
+        row_length: plan.row_length,
+        file_bytes: plan.file_bytes(),
+        estimated_tokens: tokens,
+        estimated_rows: rows,
+        estimated_output_bytes: rows * u64::from(plan.row_length) * 4,
+        sources: views,
+    };
+    if json {
+        print_json(&dry)?;
+    } else {
+        print_text(&render(&dry))?;
+    }
+    problem.map_or(Ok(Exit::Done), Err)
+}
+
+fn view(source: &SourcePlan, sample: Estimate) -> SourceView<'_> {
+    SourceView {
+        name: &source.name,
+        files: source.files.iter().map(|f| FileView { name: &f.name, bytes: f.bytes }).collect(),
+        file_bytes: source.files.iter().map(|file| file.bytes).sum(),
+        formats: source.files.iter().map(|file| file.container.name()).collect(),
+        token_budget: source.budget,
+        sampled_documents: sample.sampled_documents,
+        sampled_rejects: sample.sampled_rejects,
+        estimated_tokens: sample.tokens,
+    }
+}
+
+/// Every sampled record was unusable: most likely the manifest names a wrong field.
+fn nothing_usable(source: &SourcePlan, sample: &Estimate) -> Option<Failure> {
+    let example = sample.reject_example.as_ref()?;
+    Some(
+        Failure::usage(format!(
+            "source {:?}: none of the sampled records is usable: {example}",
+            source.name
+        ))
+        .hint("text_field (or fields, for kind: sft) names where the text is"),
+    )
+}
+
+fn render(dry: &DryRun<'_>) -> String {
+    let mut out = String::new();
+    for source in &dry.sources {
+        let formats: Vec<&str> = source.formats.iter().copied().collect();
+        let _ = write!(
+            out,
+            "{}: {} files ({}), {}",
+            source.name,
+            source.files.len(),
+            formats.join(", "),
+            human::bytes(source.file_bytes)
+        );
+        match source.estimated_tokens {
+            Some(tokens) => {
+                let _ = write!(out, ", about {} tokens", human::count(tokens));
+            }
+            None => out.push_str(", no usable record in the sample"),
+        }
+        if let Some(budget) = source.token_budget {
+            let _ = write!(out, " (budget {})", human::count(budget));
+        }
+        out.push('\n');
+        for (reason, count) in &source.sampled_rejects {
+            let seen = source.sampled_documents;
+            let _ = writeln!(out, "    {count} rejected in the sample of {seen}: {reason}");
+        }
+        for file in source.files.iter().take(SHOWN) {
+            let _ = writeln!(out, "    {} {}", human::bytes(file.bytes), file.name);
+        }
+        if source.files.len() > SHOWN {
+            let _ = writeln!(out, "    … and {} more", source.files.len() - SHOWN);
+        }
+    }
+    let _ = writeln!(
+        out,
+        "{}: about {} tokens, {} rows of {}, {} on disk (nothing was written)",
+        dry.shard_set,
+        human::count(dry.estimated_tokens),
+        human::count(dry.estimated_rows),
+        dry.row_length,
+        human::bytes(dry.estimated_output_bytes),
+    );
+    out
+}

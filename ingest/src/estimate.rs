@@ -1,0 +1,143 @@
+//! What a build would give, from a sample of each source.
+
+use crate::{
+    decode::{Batch, BatchSink, Body, DecodeError, decode},
+    pipeline::{Line, SourcePlan},
+    record::Document,
+    source::InputFile,
+};
+use std::collections::BTreeMap;
+
+/// Files sampled of each source, evenly spaced.
+const FILES: usize = 8;
+/// Text tokenized of each of them.
+const TEXT_BYTES: u64 = 64 << 10;
+/// Text looked at, to learn how much comes out of a byte of file.
+const LOOKED_AT: u64 = 4 << 20;
+
+/// What was seen in the sample of one source, and what it means for the whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Documents that were tokenized.
+    pub sampled_documents: u64,
+    /// Records that would be rejected, by reason.
+    pub sampled_rejects: BTreeMap<&'static str, u64>,
+    /// One reject's message.
+    pub reject_example: Option<String>,
+    /// Tokens that the whole source would give, its budget applied; nothing when the sample holds
+    /// no usable document.
+    pub tokens: Option<u64>,
+}
+
+#[derive(Default)]
+struct Sample {
+    documents: u64,
+    text_bytes: u64,
+    tokenized_bytes: u64,
+    tokens: u64,
+    consumed: u64,
+    rejects: BTreeMap<&'static str, u64>,
+    example: Option<String>,
+}
+
+/// Samples a source.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn estimate(plan: &SourcePlan, line: &Line<'_>) -> Result<Estimate, DecodeError> {
+    let mut total = Sample::default();
+    let mut sampled_file_bytes = 0;
+    let mut text = 0.0;
+    for file in spread(&plan.files) {
+        let sample = sample_file(plan, line, file)?;
+        let consumed = sample.consumed.clamp(1, file.bytes.max(1));
+        text += sample.text_bytes as f64 * file.bytes as f64 / consumed as f64;
+        sampled_file_bytes += file.bytes;
+        total.documents += sample.documents;
+        total.tokenized_bytes += sample.tokenized_bytes;
+        total.tokens += sample.tokens;
+        for (reason, count) in sample.rejects {
+            *total.rejects.entry(reason).or_default() += count;
+        }
+        total.example = total.example.or(sample.example);
+    }
+    let file_bytes: u64 = plan.files.iter().map(|file| file.bytes).sum();
+    let whole_text = text * file_bytes as f64 / (sampled_file_bytes.max(1)) as f64;
+    let tokens = (total.tokenized_bytes > 0).then(|| {
+        let tokens = whole_text * total.tokens as f64 / total.tokenized_bytes as f64;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate, far below 2^63"
+        )]
+        let tokens = tokens.round() as u64;
+        plan.budget.map_or(tokens, |budget| budget.min(tokens))
+    });
+    Ok(Estimate {
+        sampled_documents: total.documents,
+        sampled_rejects: total.rejects,
+        reject_example: total.example,
+        tokens,
+    })
+}
+
+fn spread(files: &[InputFile]) -> impl Iterator<Item = &InputFile> {
+    let step = files.len().div_ceil(FILES).max(1);
+    files.iter().step_by(step)
+}
+
+fn sample_file(
+    plan: &SourcePlan,
+    line: &Line<'_>,
+    file: &InputFile,
+) -> Result<Sample, DecodeError> {
+    let mut options = line.decode.clone();
+    options.columns = plan.extractor.columns().to_vec();
+    let mut sample = Sample::default();
+    let mut look = |batch: Batch| {
+        sample.consumed += batch.consumed;
+        for record in &batch.records {
+            sample.record(plan, line, &batch.bytes, &record.body);
+        }
+        // Column containers report what they have read a row group at a time.
+        sample.text_bytes < LOOKED_AT || sample.consumed == 0
+    };
+    let mut sink = BatchSink::new(&mut look);
+    match decode(file, 0, &options, &mut sink).and_then(|()| sink.flush()) {
+        Ok(()) | Err(DecodeError::Closed) => Ok(sample),
+        Err(error) => Err(error),
+    }
+}
+
+impl Sample {
+    fn record(&mut self, plan: &SourcePlan, line: &Line<'_>, bytes: &[u8], body: &Body) {
+        let document = match plan.extractor.document(bytes, body) {
+            Ok(document) => document,
+            Err(fault) => {
+                *self.rejects.entry(fault.reason).or_default() += 1;
+                self.example.get_or_insert(fault.message);
+                return;
+            }
+        };
+        let length = match &document {
+            Document::Text(text) => text.len() as u64,
+            Document::Chat(messages) => messages.iter().map(|m| m.content.len() as u64).sum(),
+        };
+        self.text_bytes += length;
+        if self.tokenized_bytes >= TEXT_BYTES {
+            return;
+        }
+        let ids = match (&document, &plan.chat) {
+            (Document::Text(text), _) => line.encoder.encode(text).map(|ids| ids.len() + 1).ok(),
+            (Document::Chat(messages), Some(chat)) => {
+                chat.encode(line.encoder, messages).map(|row| row.ids.len()).ok()
+            }
+            (Document::Chat(_), None) => None,
+        };
+        if let Some(ids) = ids {
+            self.documents += 1;
+            self.tokenized_bytes += length;
+            self.tokens += ids as u64;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! From a manifest to what has to be done, with everything checked that can be checked without
+//! reading the data.
+
+use crate::{
+    decode::{DecodeOptions, Limits},
+    pack::Overlong,
+    pipeline::SourcePlan,
+    record::{Extractor, RecordShape},
+    source::{Container, DigestError, Filters, SourceError, digest, list_files},
+    tokenize::{ChatEncoder, HfEncoder, SpecialNames, Specials, TokenizerError},
+};
+use coda_manifests::{Format, Manifest, PathError, Source, SourceKind};
+use std::path::PathBuf;
+
+/// Changes when the same manifest and inputs would give other rows than before.
+const INGEST_VERSION: u32 = 1;
+
+/// A build, ready to run.
+pub struct Plan {
+    /// The tokenizer.
+    pub tokenizer: HfEncoder,
+    /// Its ids for the end of a document, padding and masks.
+    pub specials: Specials,
+    /// The sources, in manifest order.
+    pub sources: Vec<SourcePlan>,
+    /// Their licences, in the same order.
+    pub licenses: Vec<Option<String>>,
+    /// Tokens a row.
+    pub row_length: u32,
+    /// What happens to long conversations.
+    pub overlong: Overlong,
+    /// Caps for the decoders.
+    pub decode: DecodeOptions,
+    /// Hash of the manifest.
+    pub manifest_hash: String,
+}
+
+/// Why a manifest cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A path of the manifest leads where it may not.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A source has no files.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// An input cannot be read.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    /// The fields of a conversation source do not say where the turns are.
+    #[error("source {name:?}: fields must give instruction and output, or messages")]
+    Fields {
+        /// The source.
+        name: String,
+    },
+}
+
+impl PlanError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Path(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Source(error) => error.hint(),
+            Self::Digest(_) => None,
+            Self::Fields { .. } => Some(
+                "for example `fields: {instruction: question, output: answer}` or \
+                 `fields: {messages: conversation}`"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// Whether the manifest is wrong (as opposed to the disk).
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Path(error) => error.is_usage(),
+            Self::Source(error) => error.is_usage(),
+            Self::Digest(_) => false,
+            Self::Tokenizer(_) | Self::Fields { .. } => true,
+        }
+    }
+}
+
+impl Plan {
+    /// Loads the tokenizer and lists the files of every source.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(manifest: &Manifest) -> Result<Self, PlanError> {
+        let names = &manifest.tokenizer;
+        let path = manifest.resolve(&names.path)?;
+        let tokenizer = HfEncoder::load(&path, names.match_special_text)?;
+        let specials = tokenizer.specials(&SpecialNames {
+            eos: names.eos.clone(),
+            pad: names.pad.clone(),
+            mask: names.mask.clone(),
+        })?;
+        let data = &manifest.data;
+        let sources = data
+            .sources
+            .iter()
+            .map(|source| plan_source(manifest, source, &tokenizer))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            specials,
+            sources,
+            licenses: data.sources.iter().map(|source| source.license.clone()).collect(),
+            row_length: data.row_length,
+            overlong: match manifest.overlong() {
+                coda_manifests::Overlong::Truncate => Overlong::Truncate,
+                coda_manifests::Overlong::Drop => Overlong::Drop,
+            },
+            decode: DecodeOptions {
+                columns: Vec::new(),
+                max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
+                limits: Limits::default(),
+            },
+            manifest_hash: manifest.hash(),
+            tokenizer,
+        })
+    }
+
+    /// One hash over all that decides the rows: manifest, tokenizer, input files (see
+    /// [`digest`]), and the version of this crate's behaviour.
+    ///
+    /// # Errors
+    /// If an input cannot be read.
+    pub fn recipe(&self) -> Result<String, PlanError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"coda ingest");
+        hasher.update(&INGEST_VERSION.to_le_bytes());
+        hasher.update(self.manifest_hash.as_bytes());
+        hasher.update(blake3::hash(self.tokenizer.json()).as_bytes());
+        for source in &self.sources {
+            hasher.update(digest(&source.files)?.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Bytes of all input files.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.sources.iter().flat_map(|source| &source.files).map(|file| file.bytes).sum()
+    }
+}
+
+fn plan_source(
+    manifest: &Manifest,
+    source: &Source,
+    tokenizer: &HfEncoder,
+) -> Result<SourcePlan, PlanError> {
+    let filters = Filters {
+        container: match source.format {
+            Format::Auto => None,
+            Format::Jsonl => Some(Container::Jsonl),
+            Format::Parquet => Some(Container::Parquet),
+            Format::Arrow => Some(Container::Arrow),
+            Format::Text => Some(Container::Text),
+            Format::Code => Some(Container::Code),
+        },
+        extensions: source.extensions.clone(),
+        languages: source.languages.clone(),
+        exclude: source.exclude.clone(),
+        relative_to: manifest.roots().base().to_owned(),
+    };
+    let paths = source
+        .paths
+        .iter()
+        .map(|path| manifest.roots().resolve_glob(path))
+        .collect::<Result<Vec<PathBuf>, _>>()?;
+    let files = list_files(&source.name, &paths, &filters)?;
+    let chat = match source.kind {
+        SourceKind::Text => None,
+        SourceKind::Sft => Some(ChatEncoder::new(tokenizer)?),
+    };
+    Ok(SourcePlan {
+        name: source.name.clone(),
+        files,
+        extractor: Extractor::new(shape(source)?),
+        chat,
+        budget: source.tokens.map(|tokens| tokens.0),
+    })
+}
+
+fn shape(source: &Source) -> Result<RecordShape, PlanError> {
+    if source.kind == SourceKind::Text {
+        return Ok(RecordShape::Text { field: source.text_field.clone() });
+    }
+    let fields = source.fields.clone().unwrap_or_default();
+    let or = |field: Option<String>, default: &str| field.unwrap_or_else(|| default.to_owned());
+    match (fields.messages, fields.instruction, fields.output) {
+        (Some(field), None, None) => Ok(RecordShape::Messages { field }),
+        (None, instruction, output) => Ok(RecordShape::Pair {
+            instruction: or(instruction, "instruction"),
+            output: or(output, "output"),
+        }),
+        (Some(_), ..) => Err(PlanError::Fields { name: source.name.clone() }),
+    }
+}
