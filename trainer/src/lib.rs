@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The trainer: feed, optimizers, fit loop, checkpoints, metrics, sampling, around a model that is
+//! written once and run by an engine.
+//!
+//! ```text
+//! shard set ──feed──▶ Batch ──Engine──▶ Grads ──optim──▶ Params ──checkpoint──▶ HF directory
+//!                                └──▶ metrics                     └──sample──▶ text
+//! ```
+
+pub mod checkpoint;
+pub mod metrics;
+pub mod optim;
+pub mod sample;
