@@ -167,7 +167,7 @@ fn plan_source(
         extensions: source.extensions.clone(),
         languages: source.languages.clone(),
         exclude: source.exclude.clone(),
-        relative_to: manifest.roots().base().to_owned(),
+        relative_to: manifest.roots().allowed().to_vec(),
     };
     let paths = source
         .paths

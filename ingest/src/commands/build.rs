@@ -67,9 +67,11 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(index: &Index, out: &Path, started: Instant) -> Self {
+    /// `fresh`: tokenized now; a set that was already there has no rate.
+    fn new(index: &Index, out: &Path, started: Instant, fresh: bool) -> Self {
         let totals = &index.totals;
         let seconds = started.elapsed().as_secs_f64();
+        let now = if fresh { totals.tokens } else { 0 };
         let shards: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
         let files: u64 = index.files.values().map(|file| file.bytes).sum();
         Self {
@@ -81,7 +83,7 @@ impl Summary {
             input_bytes: totals.input_bytes,
             output_bytes: shards + files,
             seconds,
-            tokens_per_second: totals.tokens as f64 / seconds.max(1e-9),
+            tokens_per_second: now as f64 / seconds.max(1e-9),
             shard_set: out.display().to_string(),
             fingerprint: index.fingerprint.clone(),
         }
@@ -110,8 +112,7 @@ impl Build {
         }
         let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
         if let Some(index) = self.already_there(&out, &recipe)? {
-            let fresh = false;
-            return self.report(&index, &out, started, fresh, manifest.data.max_reject_rate, None);
+            return self.report(&index, &out, started, manifest.data.max_reject_rate, None);
         }
         let total = plan.file_bytes();
         let progress = Progress::start(self.progress, "ingest", "bytes", Some(total));
@@ -140,7 +141,7 @@ impl Build {
             other => other.map_err(|e| build_failure(&e))?,
         };
         let rate = manifest.data.max_reject_rate;
-        self.report(&built.index, &out, started, true, rate, Some(&built))
+        self.report(&built.index, &out, started, rate, Some(&built))
     }
 
     /// The index of a finished set at `out` that the same recipe made. Another finished set is an
@@ -167,11 +168,11 @@ impl Build {
         index: &Index,
         out: &Path,
         started: Instant,
-        fresh: bool,
         max_reject_rate: f64,
         built: Option<&Built>,
     ) -> Result<Exit, Failure> {
-        let summary = Summary::new(index, out, started);
+        let fresh = built.is_some();
+        let summary = Summary::new(index, out, started, fresh);
         if !fresh {
             eprintln!("{} is up to date: same manifest, tokenizer and inputs", out.display());
         }
@@ -232,18 +233,20 @@ fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
         }
         out.push('\n');
     }
-    let _ = writeln!(
+    let _ = write!(
         out,
-        "{}: {} rows of {} tokens, {} ({} of text at {}), {:.1} s, fingerprint {}",
+        "{}: {} rows of {} tokens, {}, from {} of text",
         summary.shard_set,
         summary.rows,
         index.row_length,
         human::bytes(summary.output_bytes),
         human::bytes(summary.input_bytes),
-        human::rate(summary.tokens_per_second, "tokens"),
-        summary.seconds,
-        summary.fingerprint,
     );
+    if built.is_some() {
+        let rate = human::rate(summary.tokens_per_second, "tokens");
+        let _ = write!(out, " in {:.1} s ({rate})", summary.seconds);
+    }
+    let _ = writeln!(out, ", fingerprint {}", summary.fingerprint);
     out
 }
 

@@ -33,8 +33,8 @@ pub struct Filters {
     pub languages: Vec<String>,
     /// Globs on the path relative to the folder or to the glob's fixed part; what matches is left out.
     pub exclude: Vec<String>,
-    /// Names are given relative to this folder where possible.
-    pub relative_to: PathBuf,
+    /// Names are given relative to the deepest of these folders that holds the file.
+    pub relative_to: Vec<PathBuf>,
 }
 
 /// Why a source cannot be listed.
@@ -220,10 +220,18 @@ impl Lister<'_> {
             path: path.to_owned(),
             source,
         })?;
-        let relative = path.strip_prefix(&self.filters.relative_to).unwrap_or(path);
-        let name = relative.to_string_lossy().into_owned();
+        let name = self.name_of(path);
         files.push(InputFile { path: path.to_owned(), name, container, bytes: metadata.len() });
         Ok(())
+    }
+
+    fn name_of(&self, path: &Path) -> String {
+        let inside =
+            self.filters.relative_to.iter().filter_map(|root| path.strip_prefix(root).ok());
+        let shortest = inside.min_by_key(|rest| rest.components().count()).unwrap_or(path);
+        // A root may be the file itself.
+        let named = if shortest.as_os_str().is_empty() { path.file_name() } else { None };
+        named.unwrap_or(shortest.as_os_str()).to_string_lossy().into_owned()
     }
 
     fn why_nothing(&self, path: &Path) -> (&'static str, String) {

@@ -1,14 +1,11 @@
 //! Ids equal those of Hugging Face `tokenizers`, and control tokens come only from us.
-#![allow(missing_docs, reason = "a test target")]
-
-mod common;
-
+use super::common::{self, TEXTS};
 use coda_ingest::{
     record::{Document, Extractor, RecordShape},
     tokenize::{ChatEncoder, Encode as _, HfEncoder, Message, Role, SpecialNames},
     train_tokenizer::TrainError,
 };
-use common::TEXTS;
+
 use proptest::prelude::*;
 use serde_json::Value;
 use std::{path::Path, sync::OnceLock};

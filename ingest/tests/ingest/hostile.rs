@@ -1,8 +1,5 @@
 //! Every class of bad input becomes a counted reject, and the good records around it are kept.
-#![allow(missing_docs, reason = "a test target")]
-
-mod common;
-
+use super::{columns, common};
 use coda_cli::{Progress, ProgressArgs, ProgressMode, signals::Stop};
 use coda_ingest::{
     decode::{DecodeOptions, Limits},
@@ -397,8 +394,6 @@ fn a_budget_ends_the_source_after_the_document_that_fills_it() {
         assert_eq!(report.budget_reached, documents < 5000);
     }
 }
-
-mod columns;
 
 #[test]
 fn parquet_and_arrow_give_the_same_documents_as_jsonl() {

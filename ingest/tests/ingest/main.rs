@@ -1,0 +1,7 @@
+//! What this crate promises, from the outside: exact ids, hostile input, the command line.
+
+mod columns;
+mod command_line;
+mod common;
+mod hostile;
+mod tokenizing;
