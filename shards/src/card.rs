@@ -46,7 +46,7 @@ pub(crate) fn render(index: &Index) -> String {
             source.documents,
             source.tokens,
             source.rows,
-            source.rejects.values().sum::<u64>(),
+            source.rejected(),
         );
     }
     card.push_str(

@@ -85,11 +85,11 @@ impl Totals {
     pub fn of(sources: &[SourceEntry]) -> Self {
         let mut totals = Self::default();
         for source in sources {
-            totals.documents += source.documents;
-            totals.tokens += source.tokens;
-            totals.padding_tokens += source.padding_tokens;
-            totals.rejected += source.rejects.values().sum::<u64>();
-            totals.input_bytes += source.input_bytes;
+            totals.documents = totals.documents.saturating_add(source.documents);
+            totals.tokens = totals.tokens.saturating_add(source.tokens);
+            totals.padding_tokens = totals.padding_tokens.saturating_add(source.padding_tokens);
+            totals.rejected = totals.rejected.saturating_add(source.rejected());
+            totals.input_bytes = totals.input_bytes.saturating_add(source.input_bytes);
         }
         totals
     }
@@ -117,6 +117,14 @@ pub struct SourceEntry {
     pub input_bytes: u64,
     /// Rejected records by reason.
     pub rejects: BTreeMap<String, u64>,
+}
+
+impl SourceEntry {
+    /// Its rejected records, whatever the reason.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.rejects.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
 }
 
 /// One shard.
@@ -165,6 +173,14 @@ impl Index {
     #[must_use]
     pub fn tokenizer_fingerprint(&self) -> &str {
         self.files.get(TOKENIZER_FILE).map_or("", |file| file.blake3.as_str())
+    }
+
+    /// Bytes of all files of the set but the index itself.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let shards = self.shards.iter().map(|shard| shard.bytes);
+        let files = self.files.values().map(|file| file.bytes);
+        shards.chain(files).fold(0, u64::saturating_add)
     }
 
     /// The exact bytes of `index.json`.
@@ -262,9 +278,10 @@ impl Index {
             if shard.file != file || shard.first_row != next {
                 return Err(format!("shard {number} is not {file} starting at row {next}"));
             }
-            let full = shard.rows == u64::from(self.rows_per_shard);
+            let full = u64::from(self.rows_per_shard);
             let last = number + 1 == self.shards.len();
-            if !full && !(last && shard.rows > 0 && shard.rows < u64::from(self.rows_per_shard)) {
+            let least = if last { 1 } else { full };
+            if !(least..=full).contains(&shard.rows) {
                 return Err(format!("{file} has {} rows", shard.rows));
             }
             if shard.crc32c.len() as u64 != shard.bytes.div_ceil(crate::blocks::BLOCK as u64) {

@@ -91,8 +91,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport, ShardError> {
         }
     }
     Ok(VerifyReport {
-        bytes: index.shards.iter().map(|shard| shard.bytes).sum::<u64>()
-            + index.files.values().map(|file| file.bytes).sum::<u64>(),
+        bytes: index.bytes(),
         fingerprint: index.fingerprint,
         shards: index.shards.len(),
         rows: index.rows,
@@ -188,7 +187,9 @@ fn check_rows(
         match check_row(&rules, index, &row, number) {
             Ok(()) => findings.tokens[usize::from(row.source)] += u64::from(row.valid_len),
             Err(message) => {
-                findings.problems.push(Problem { row: Some(number), ..whole(&entry.file, message) })
+                findings
+                    .problems
+                    .push(Problem { row: Some(number), ..whole(&entry.file, message) });
             }
         }
     }
@@ -213,4 +214,51 @@ fn check_row(
         return Err("a token after valid_len is not the pad id".to_owned());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checksum_problems;
+    use crate::{ShardEntry, blocks::Summing};
+    use std::io::Write;
+
+    /// Every one of the 524,288 bits of a file of 64 KiB.
+    #[test]
+    fn every_flipped_bit_of_64_kib_is_found() {
+        let mut bytes: Vec<u8> = (0..=250).cycle().take(1 << 16).collect();
+        let mut summing = Summing::new(std::io::sink());
+        summing.write_all(&bytes).unwrap();
+        let (_, sums) = summing.finish();
+        let entry = ShardEntry {
+            file: "shard-00000.arrow".to_owned(),
+            rows: 1,
+            first_row: 0,
+            bytes: sums.bytes,
+            blake3: sums.blake3,
+            crc32c: sums.crc32c,
+        };
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let problems = checksum_problems(&bytes, &entry);
+            assert_eq!(problems.len(), 1, "bit {bit}");
+            assert_eq!(problems[0].block, Some(0), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert_eq!(checksum_problems(&bytes, &entry), []);
+    }
+
+    /// What CRC-32C cannot see, the hash of the whole does.
+    #[test]
+    fn a_forged_checksum_is_found_by_the_hash() {
+        let entry = ShardEntry {
+            file: "shard-00000.arrow".to_owned(),
+            rows: 1,
+            first_row: 0,
+            bytes: 3,
+            blake3: blake3::hash(b"old").to_hex().to_string(),
+            crc32c: vec![crc32c::crc32c(b"new")],
+        };
+        let problems = checksum_problems(b"new", &entry);
+        assert_eq!((problems.len(), problems[0].block), (1, None));
+    }
 }

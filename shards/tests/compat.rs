@@ -1,0 +1,53 @@
+//! A shard set of format version 1, frozen: every later version must read it alike.
+
+mod support;
+
+use coda_shards::{ShardSet, verify};
+use std::{fs, path::PathBuf};
+use support::{rows, tree, write};
+
+const SOURCES: [(&str, u64); 2] = [("text", 3), ("chat", 2)];
+const LENGTH: u32 = 16;
+const ROWS_PER_SHARD: u32 = 3;
+const FINGERPRINT: &str = "4bffa67ea06ed750ef312cad2afc956381e04621cf27ea699cfad150500e7bec";
+
+fn frozen() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/compat/shards_v1")
+}
+
+#[test]
+fn the_frozen_set_reads_as_ever() {
+    let set = ShardSet::open(frozen()).unwrap();
+    assert_eq!(set.fingerprint(), FINGERPRINT);
+    let expected = rows(&SOURCES, LENGTH);
+    assert_eq!(set.rows(), expected.len() as u64);
+    for (i, expected) in expected.iter().enumerate() {
+        assert_eq!(&set.row(i as u64).unwrap().to_buf(), expected, "row {i}");
+    }
+    // As pyarrow reads them.
+    let first = set.row(0).unwrap();
+    assert_eq!(first.row_key, 12_287_379_598_708_563_004);
+    assert_eq!(first.tokens[..4], [623, 1624, 2499, 2744]);
+    assert_eq!(verify(frozen()).unwrap().problems, []);
+}
+
+#[test]
+fn the_same_rows_still_give_the_same_bytes() {
+    let work = tempfile::tempdir().unwrap();
+    write(work.path(), &SOURCES, LENGTH, ROWS_PER_SHARD);
+    assert!(tree(&work.path().join("set")) == tree(&frozen()), "the writer's bytes have changed");
+}
+
+/// Writes the frozen set, once per format version:
+/// `cargo test --release -p coda-shards --test compat -- --ignored freeze`.
+#[test]
+#[ignore = "writes the fixture; run it only for a new format version, into a new folder"]
+fn freeze() {
+    assert!(!frozen().exists(), "a frozen set is never written again");
+    let work = tempfile::tempdir().unwrap();
+    write(work.path(), &SOURCES, LENGTH, ROWS_PER_SHARD);
+    fs::create_dir_all(frozen()).unwrap();
+    for (name, bytes) in tree(&work.path().join("set")) {
+        fs::write(frozen().join(name), bytes).unwrap();
+    }
+}
