@@ -1,0 +1,346 @@
+//! What a user reads when a manifest is wrong.
+
+use coda_manifests::{Manifest, ManifestError, Schedule};
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use std::fmt::Write as _;
+use std::path::Path;
+
+const YAML: &str = "\
+version: 1
+name: small
+stage: pre
+tokenizer:
+  path: tokenizer.json
+data:
+  out: shards
+  row_length: 256
+  sources:
+    - name: docs
+      paths: [docs.jsonl]
+      tokens: 1.5M
+curriculum:
+  p1: 0.01
+train:
+  steps: 100
+  lr: {peak: 3e-4}
+";
+
+fn load(yaml: &str, overrides: &[&str]) -> Result<Manifest, ManifestError> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("small.yaml");
+    Manifest::from_yaml(yaml, &path, overrides, &[])
+}
+
+/// The messages for `YAML` with one text replaced by another, or with overrides.
+fn messages(results: impl IntoIterator<Item = Result<Manifest, ManifestError>>) -> String {
+    let folder = format!("{}/", env!("CARGO_MANIFEST_DIR"));
+    results.into_iter().fold(String::new(), |mut text, result| {
+        match result {
+            Ok(_) => text.push_str("accepted\n"),
+            Err(error) => {
+                assert!(error.is_usage());
+                let _ = writeln!(text, "{}", error.to_string().replace(&folder, ""));
+                if let Some(hint) = error.hint() {
+                    let _ = writeln!(text, "  hint: {hint}");
+                }
+            }
+        }
+        text
+    })
+}
+
+fn edited(edits: &[(&str, &str)]) -> String {
+    messages(edits.iter().map(|(from, to)| {
+        assert!(YAML.contains(from), "{from}");
+        load(&YAML.replacen(from, to, 1), &[])
+    }))
+}
+
+#[test]
+fn unknown_keys_name_the_nearest_and_their_place() {
+    assert_snapshot!(edited(&[
+        ("  steps: 100", "  stps: 100"),
+        ("peak", "peek"),
+        ("row_length", "rowlength"),
+        ("tokens: 1.5M", "token: 1.5M"),
+        ("name: small", "title: small"),
+        ("p1: 0.01", "p1: {epoch: [0.01]}"),
+        ("p1: 0.01", "zzz: 0.01"),
+        ("p1: 0.01", "p1: {linear: {to: 1, step: 3}}"),
+    ]), @r#"
+small.yaml:16:3: unknown key `train.stps`
+  hint: did you mean `train.steps`?
+small.yaml:17:8: unknown key `train.lr.peek`
+  hint: did you mean `train.lr.peak`?
+small.yaml:8:3: unknown key `data.rowlength`
+  hint: did you mean `data.row_length`?
+small.yaml:12:7: unknown key `data.sources.0.token`
+  hint: did you mean `data.sources.0.tokens`?
+small.yaml:2:1: unknown key `title`
+  hint: known here: version, name, stage, profile, seed, allowed_roots, tokenizer, data, curriculum, model, train
+small.yaml:14:8: unknown key `curriculum.p1.epoch`
+  hint: did you mean `curriculum.p1.epochs`?
+small.yaml:14:3: unknown key `curriculum.zzz`
+  hint: known here: p1, p2, p3, block_sizes, sampling_eps, conditioned_span
+small.yaml:14:24: unknown key `curriculum.p1.linear.step`
+  hint: did you mean `curriculum.p1.linear.steps`?
+"#);
+}
+
+#[test]
+fn values_that_do_not_fit() {
+    assert_snapshot!(edited(&[
+        ("stage: pre", "stage: late"),
+        ("version: 1", "version: 2"),
+        ("row_length: 256", "row_length: 1"),
+        ("row_length: 256", "row_length: -5"),
+        ("row_length: 256", "row_length: long"),
+        ("1.5M", "1.5"),
+        ("1.5M", "lots"),
+        ("1.5M", "0"),
+        ("paths: [docs.jsonl]", "paths: []"),
+        ("paths: [docs.jsonl]", "paths: docs.jsonl"),
+        ("  out: shards\n", ""),
+        ("p1: 0.01", "p1: 1.5"),
+        ("p1: 0.01", "p1: {epochs: []}"),
+        ("p1: 0.01", "p1: {epochs: [0.1, x]}"),
+        ("p1: 0.01", "p1: {epochs: [0.1], phases: [0.1]}"),
+        ("p1: 0.01", "p1: {}"),
+        ("p1: 0.01", "block_sizes: [4, 0]"),
+        ("p1: 0.01", "block_sizes: {linear: {from: [2], to: [4], steps: 3}}"),
+        ("p1: 0.01", "conditioned_span: {ratio: 0.1}"),
+        ("p1: 0.01", "sampling_eps: 0"),
+        ("tokens: 1.5M", "weight: 0"),
+        ("tokens: 1.5M", "weight: .inf"),
+        ("tokens: 1.5M", "kind: sft"),
+        ("tokens: 1.5M", "fields: {messages: m}"),
+        ("name: docs", "name: \"a\\nb\""),
+        ("steps: 100", "steps: 0"),
+        ("steps: 100", "micro_batch: 3\n  global_batch: 8"),
+        ("steps: 100", "optimizer: {kind: sgd}"),
+        ("steps: 100", "optimizer: {betas: [0.9, 0.95, 0.99]}"),
+        ("steps: 100", "optimizer: {betas: [0.9]}"),
+        ("peak: 3e-4", "warmup_steps: 3, warmup_ratio: 0.1"),
+        ("train:", "model: {hidden_size: 256}\ntrain:"),
+    ]), @r#"
+small.yaml:3:8: stage: invalid value: string "late", expected one of pre, mid, post
+small.yaml:1:10: version: 2 is not a version this program knows: 1
+small.yaml:8:15: data.row_length: 1 is not from 2 to 16777216 tokens
+small.yaml:8:15: data.row_length: invalid value: integer `-5`, expected u32
+small.yaml:8:15: data.row_length: invalid type: string "long", expected u32
+small.yaml:12:15: data.sources.0.tokens: invalid type: floating point `1.5`, expected an amount of tokens such as 1500000, 1.5M or 60.17B
+small.yaml:12:15: data.sources.0.tokens: "lots" is not an amount of tokens such as 1500000, 1.5M or 60.17B
+small.yaml:12:15: data.sources.0.tokens: a budget of 0 tokens leaves nothing of the source
+small.yaml:11:14: data.sources.0.paths: there are no paths
+small.yaml:11:14: data.sources.0.paths: invalid type: string "docs.jsonl", expected a sequence
+small.yaml:7:3: data: the key `out` is missing
+  hint: docs/manifest.md says what `out` is
+small.yaml:14:7: curriculum.p1: 1.5 is not a probability from 0 to 1
+small.yaml:14:7: curriculum.p1: the list has no values
+small.yaml:14:22: curriculum.p1.epochs.1: invalid type: string "x", expected f64
+small.yaml:14:7: curriculum.p1: invalid length 2, expected a value, or a map with one of linear, epochs, epoch_cycle, phases
+small.yaml:14:7: curriculum.p1: invalid length 0, expected a value, or a map with one of linear, epochs, epoch_cycle, phases
+small.yaml:14:16: curriculum.block_sizes: [4, 0] is not a list of sizes of 1 or more
+small.yaml:14:16: curriculum.block_sizes: a list of sizes cannot ramp
+  hint: use `phases: [[2, 4], [8, 16]]` or `epochs: [[4], [8]]`
+small.yaml:14:21: curriculum.conditioned_span: only rows of stage post have prompts
+small.yaml:14:17: curriculum.sampling_eps: 0.0 is not above 0 and at most 1
+small.yaml:12:15: data.sources.0.weight: 0 is not above 0
+small.yaml:12:15: non-finite float `.inf` rejected by the configured policy at line 12, column 15
+  hint: docs/manifest.md shows what a manifest looks like
+small.yaml:12:13: data.sources.0.kind: sources of kind sft belong to stage post
+  hint: stage post reads `kind: sft`, stages pre and mid read `kind: text`
+small.yaml:12:15: data.sources.0.fields: only sources of kind sft have fields; text sources have text_field
+small.yaml:10:13: data.sources.0.name: "a\nb" is not a name of letters, digits and -_.+/
+small.yaml:16:10: train.steps: 0 is not above 0
+small.yaml:16:16: train.micro_batch: 3 does not divide global_batch, 8
+small.yaml:16:21: train.optimizer.kind: invalid value: string "sgd", expected one of adafactor, adamw
+small.yaml:16:22: train.optimizer.betas: 3 values where 2 were expected
+small.yaml:16:22: train.optimizer.betas: invalid length 1, expected an array of length 2
+small.yaml:17:39: train.lr.warmup_ratio: give warmup_steps or warmup_ratio, not both
+small.yaml:15:8: model.num_hidden_layers: it is missing: a shape is given as a whole
+  hint: give all of hidden_size, num_hidden_layers, intermediate_size, num_attention_heads, num_key_value_heads, head_dim and vocab_size, or none
+"#);
+}
+
+#[test]
+fn no_yaml_and_repeated_keys() {
+    assert_snapshot!(edited(&[
+        ("  steps: 100", "  steps: 100\n  steps: 200"),
+        ("paths: [docs.jsonl]", "paths: [docs.jsonl"),
+        ("name: small", "\tname: small"),
+        ("name: small", "name: *nowhere"),
+        ("lr: {peak: 3e-4}", "lr: {peak: 3e-4}\n---\nversion: 1"),
+    ]), @r#"
+small.yaml:17:3: duplicate mapping key: steps, set DuplicateKeyPolicy in Options if acceptable at line 17, column 3
+  hint: docs/manifest.md shows what a manifest looks like
+small.yaml:12:13: illegal placement of ':' indicator at line 12, column 13
+  hint: docs/manifest.md shows what a manifest looks like
+small.yaml:1:10: while scanning a plain scalar, found a tab at line 1, column 10
+  hint: docs/manifest.md shows what a manifest looks like
+small.yaml:2:7: alias references unknown anchor at line 2, column 7
+  hint: docs/manifest.md shows what a manifest looks like
+small.yaml:18:1: budget breached: Documents { documents: 2 } at line 18, column 1
+  hint: docs/manifest.md shows what a manifest looks like
+"#);
+    assert_snapshot!(messages(["", "[]", "hello"].map(|yaml| load(yaml, &[]))), @r#"
+small.yaml:1:1: manifest: invalid type: unit value, expected struct Manifest
+small.yaml:1:1: manifest: invalid length 0, expected struct Manifest with 11 elements
+small.yaml:1:1: manifest: invalid type: string "hello", expected struct Manifest
+"#);
+}
+
+#[test]
+fn bombs_are_refused_quickly() {
+    let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+        let _ = writeln!(laughs, "a{level}: &a{level} [{inner}]");
+    }
+    let deep = "[".repeat(100_000);
+    let deep_blocks: String = (0..2000).map(|depth| " ".repeat(depth) + "a:\n").collect();
+    let long = format!("name: {}", "x".repeat(2 << 20));
+    let wide = "- 1\n".repeat(200_000);
+    let start = std::time::Instant::now();
+    for bomb in [laughs, deep, deep_blocks, long, wide] {
+        let error = load(&bomb, &[]).unwrap_err();
+        assert!(matches!(error, ManifestError::Yaml { .. }), "{error}");
+        let error = load(YAML, &[&format!("name={bomb}")]).unwrap_err();
+        assert!(matches!(error, ManifestError::Override { .. }), "{error}");
+    }
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
+#[test]
+fn overrides_reach_every_kind_of_place() {
+    let manifest = load(
+        YAML,
+        &[
+            "train.steps=7",
+            "data.sources.0.weight=2.5",
+            "curriculum.p1.linear.to=0.2",
+            "curriculum.p1.linear.steps=10",
+            "curriculum.block_sizes={epoch_cycle: [4, 8]}",
+            "train.optimizer.betas=[0.9, 0.95]",
+            "train.eval.every=3",
+            "tokenizer.eos=<|end|>",
+            "name = with spaces ",
+            "train.lr=",
+        ],
+    )
+    .unwrap();
+    assert_eq!(manifest.train.steps, Some(7));
+    assert_eq!(manifest.data.sources[0].weight, Some(2.5));
+    let ramp = Schedule::Linear { from: 0.0, to: 0.2, steps: 10 };
+    assert_eq!(manifest.curriculum.p1, Some(ramp));
+    let cycle = Schedule::EpochCycle(vec![vec![4], vec![8]]);
+    assert_eq!(manifest.curriculum.block_sizes, Some(cycle));
+    assert_eq!(manifest.train.optimizer.unwrap().betas, Some([0.9, 0.95]));
+    assert_eq!(manifest.train.eval.every, Some(3));
+    assert_eq!(manifest.tokenizer.eos, "<|end|>");
+    assert_eq!(manifest.name, "with spaces");
+    assert_eq!(manifest.train.lr, None);
+}
+
+#[test]
+fn overrides_that_cannot_be_applied() {
+    let overrides = [
+        "train.steps",
+        "=3",
+        "train..steps=3",
+        "data.sources.1.weight=2",
+        "data.sources.first.weight=2",
+        "train.steps=[1",
+        "train.stepz=3",
+        "train.steps=many",
+        "data.row_length=1",
+        "data.sources.0.nam=x",
+    ];
+    assert_snapshot!(messages(overrides.map(|text| load(YAML, &[text]))), @r#"
+override `train.steps`: there is no `=` in it
+  hint: an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2
+override `=3`: `` is not a key
+  hint: an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2
+override `train..steps=3`: `train..steps` is not a key
+  hint: an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2
+override `data.sources.1.weight=2`: `data.sources` is a list of 1; `1` is not in it
+  hint: an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2
+override `data.sources.first.weight=2`: `data.sources` is a list of 1; `first` is not in it
+  hint: an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2
+override `train.steps=[1`: unclosed bracket '[' at line 1, column 1
+  hint: an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2
+small.yaml:override `train.stepz=3`: unknown key `train.stepz`
+  hint: did you mean `train.steps`?
+small.yaml:override `train.steps=many`: train.steps: invalid type: string "many", expected u64
+small.yaml:override `data.row_length=1`: data.row_length: 1 is not from 2 to 16777216 tokens
+small.yaml:override `data.sources.0.nam=x`: unknown key `data.sources.0.nam`
+  hint: did you mean `data.sources.0.name`?
+"#);
+}
+
+#[test]
+fn a_missing_file_and_bytes_that_are_no_text() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let none: &[&str] = &[];
+    let missing = Manifest::load(&folder.path().join("no.yaml"), none, &[]).unwrap_err();
+    assert!(!missing.is_usage() && missing.hint().is_some());
+    let file = folder.path().join("bytes.yaml");
+    std::fs::write(&file, b"version: 1\nname: \xff\n").unwrap();
+    let error = Manifest::load(&file, none, &[]).unwrap_err();
+    assert!(error.is_usage());
+    assert!(error.to_string().ends_with("bytes.yaml:2:1: this line is not UTF-8"), "{error}");
+}
+
+#[test]
+fn the_hash_covers_what_decides_the_shards_and_nothing_else() {
+    let hash = |overrides: &[&str]| load(YAML, overrides).unwrap().hash();
+    let plain = hash(&[]);
+    for same in [
+        "seed=3",
+        "name=other",
+        "data.out=elsewhere",
+        "data.held_out=0.1",
+        "data.sources.0.weight=2",
+        "train.steps=5",
+        "curriculum.p1=0.5",
+        "tokenizer.path=moved.json",
+        "data.overlong=truncate",
+    ] {
+        assert_eq!(hash(&[same]), plain, "{same}");
+    }
+    let mut seen = std::collections::HashSet::from([plain]);
+    for other in [
+        "data.row_length=512",
+        "data.rows_per_shard=7",
+        "data.max_document_bytes=100",
+        "data.overlong=drop",
+        "tokenizer.eos=x",
+        "tokenizer.match_special_text=true",
+        "data.sources.0.name=other",
+        "data.sources.0.paths=[other.jsonl]",
+        "data.sources.0.tokens=2M",
+        "data.sources.0.text_field=body",
+        "data.sources.0.extensions=[rs]",
+        "data.sources.0.license=MIT",
+    ] {
+        assert!(seen.insert(hash(&[other])), "{other}");
+    }
+}
+
+proptest! {
+    /// No text makes the loader panic, and what loads survives a round trip.
+    #[test]
+    fn any_text_is_a_manifest_or_an_error(
+        line in 0usize..17,
+        text in "[\\[\\]{}:,&*!|>'\"%@#a-z0-9_.<\\-~ \n\t]{0,24}",
+    ) {
+        let mut lines: Vec<&str> = YAML.lines().collect();
+        lines[line] = &text;
+        if let Ok(manifest) = load(&lines.join("\n"), &[]) {
+            let again = load(&manifest.to_resolved_yaml(), &[]).unwrap();
+            prop_assert_eq!(again, manifest);
+        }
+        let _ = load(YAML, &[&text]);
+        let _ = load(YAML, &[&format!("curriculum={text}")]);
+    }
+}
