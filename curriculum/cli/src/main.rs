@@ -1,1 +1,55 @@
-fn main() {}
+//! `coda-curriculum`: look at a curriculum before training on it.
+//!
+//! * `show` lays the schedules out over the run, with what they come to on average.
+//! * `draw` shows the exact masks that the trainer will draw for given rows at a given step.
+
+mod chart;
+mod draw;
+mod page;
+mod run;
+mod show;
+mod table;
+mod text;
+mod timeline;
+
+use clap::{Args, Parser, Subcommand};
+use coda_cli::{Exit, Failure};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Look at a curriculum before training on it.
+#[derive(Parser)]
+#[command(name = "coda-curriculum", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One line per epoch or phase: probabilities, block sizes, noise, learning rate, expectations.
+    Show(show::ShowArgs),
+    /// The exact mask plans of rows at a step.
+    Draw(draw::DrawArgs),
+}
+
+/// What both commands read.
+#[derive(Args)]
+struct ManifestArgs {
+    /// The manifest of the run.
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// Manifest keys to change, as in `curriculum.p3=0.5`.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    coda_cli::run(|| {
+        match cli.command {
+            Command::Show(args) => show::run(&args)?,
+            Command::Draw(args) => draw::run(&args)?,
+        }
+        Ok::<_, Failure>(Exit::Done)
+    })
+}

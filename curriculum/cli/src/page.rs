@@ -12,23 +12,25 @@ const STYLE: &str = "
   :root { --ink: #e6e6e6; --paper: #16181c; --rule: #3a3d44; --faint: #a0a4ab } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.3rem; margin-bottom: .2rem } p { color: var(--faint); margin-top: 0 }
+h1 { font-size: 1.3rem }
 figure { margin: 1.5rem 0; background: #fff; border: 1px solid var(--rule); border-radius: 6px;
   padding: .5rem } figure svg { width: 100%; height: auto; display: block }
 .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--rule) }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap }
+th, td { text-align: right; padding: .25rem .55rem; border-bottom: 1px solid var(--rule) }
 th { font-weight: 600 }
-pre { color: var(--faint); font-size: 13px; white-space: pre-wrap }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: 13px }
+dt { font-weight: 600 } dd { margin: 0; color: var(--faint) }
 ";
 
 /// The page. `svg` is the picture of [`crate::chart::svg`].
 pub(crate) fn html(timeline: &Timeline, svg: &str) -> String {
-    let mut page = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    let mut page =
+        String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     let name = escape(&timeline.name);
     let _ = write!(page, "<title>Curriculum of {name}</title>\n<style>{STYLE}</style>\n</head>\n");
-    let _ = write!(page, "<body>\n<h1>Curriculum of {name}</h1>\n<p>{}</p>\n", escape(&timeline.title()));
+    let _ = write!(page, "<body>\n<h1>Curriculum of {name}</h1>\n");
     let _ = write!(page, "<figure>\n{}</figure>\n", fluid(svg));
     page.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
     for heading in HEADINGS {
@@ -42,7 +44,11 @@ pub(crate) fn html(timeline: &Timeline, svg: &str) -> String {
         }
         page.push_str("</tr>\n");
     }
-    let _ = write!(page, "</tbody>\n</table></div>\n<pre>{}</pre>\n</body>\n</html>\n", escape(&timeline.legend()));
+    page.push_str("</tbody>\n</table></div>\n<dl>\n");
+    for (term, meaning) in timeline.legend() {
+        let _ = writeln!(page, "<dt>{term}</dt><dd>{}</dd>", escape(&meaning));
+    }
+    page.push_str("</dl>\n</body>\n</html>\n");
     page
 }
 

@@ -6,8 +6,19 @@ use std::fmt::Write as _;
 
 /// The headings, in the order of the cells of [`cells`].
 pub(crate) const HEADINGS: [&str; 13] = [
-    "epoch", "from step", "steps", "p1", "p2", "p3", "block sizes", "eps", "span", "lr", "masked",
-    "scored/row", "tokens seen",
+    "epoch",
+    "from step",
+    "steps",
+    "p1",
+    "p2",
+    "p3",
+    "block sizes",
+    "eps",
+    "span",
+    "lr",
+    "masked",
+    "scored/row",
+    "tokens seen",
 ];
 
 /// The timeline as text: what it is of, one line per epoch or phase, and how to read it.
@@ -15,7 +26,10 @@ pub(crate) fn render(timeline: &Timeline) -> String {
     let mut text = format!("{}\n\n", timeline.title());
     let rows: Vec<[String; 13]> = timeline.lines.iter().map(cells).collect();
     text.push_str(&align(&HEADINGS, &rows));
-    let _ = write!(text, "\n{}\n", timeline.legend());
+    text.push('\n');
+    for (term, meaning) in timeline.legend() {
+        let _ = writeln!(text, "{term:<10}  {meaning}");
+    }
     text
 }
 
@@ -73,7 +87,7 @@ fn sizes(sizes: &[u32]) -> String {
 }
 
 /// Columns as wide as their widest cell, right-aligned, two spaces apart.
-fn align<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn align<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)

@@ -140,18 +140,23 @@ impl Timeline {
         )
     }
 
-    /// How to read the columns.
-    pub(crate) fn legend(&self) -> String {
-        format!(
-            "p1, p2, p3   share of rows given S1 (unmaskable prefix), S2 (truncated suffix; of the rows \
-             S1 left), S3 (blocks)\n\
-             eps          lowest noise level        span    share of a prompt that is protected\n\
-             lr           learning rate             masked  expected share of masked positions, of a \
-             full row without a prompt\n\
-             scored/row   expected positions that count in the loss, of {}\n\
-             a→b          first and last step of the line; epochs and steps count from 0; {}",
-            self.row_length, self.epochs_from
-        )
+    /// How to read the columns: terms and their meanings.
+    pub(crate) fn legend(&self) -> Vec<(&'static str, String)> {
+        let meanings = [
+            ("p1", "probability of S1, an unmaskable prefix"),
+            ("p2", "probability of S2, a truncated suffix, among the rows that S1 left"),
+            ("p3", "probability of S3, masked blocks; coda-repo: on for every row once above 0"),
+            ("eps", "lowest noise level"),
+            ("span", "share of a prompt that is protected from masking"),
+            ("lr", "learning rate"),
+            ("masked", "expected share of masked positions in a full row without a prompt"),
+            ("scored/row", "expected positions of such a row that count in the loss"),
+            ("a→b", "values at the first and the last step of the line"),
+        ];
+        let mut legend: Vec<_> =
+            meanings.into_iter().map(|(term, meaning)| (term, meaning.to_owned())).collect();
+        legend.push(("epoch", format!("counted from 0, as steps are; {}", self.epochs_from)));
+        legend
     }
 }
 

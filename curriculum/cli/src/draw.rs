@@ -1,0 +1,310 @@
+//! `coda-curriculum draw`: the exact mask plans of rows.
+
+use crate::{
+    ManifestArgs,
+    run::{Data, Resolved},
+    table::{align, number},
+    text::{self, Marks},
+};
+use clap::Args;
+use coda_cli::{Failure, print_json, print_text};
+use coda_curriculum::{MaskPlan, RowView, plan_row};
+use coda_shards::Row;
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, stdout},
+    ops::Range,
+    path::PathBuf,
+    str::FromStr,
+};
+use tokenizers::Tokenizer;
+
+/// Shows the exact masks that the trainer draws.
+///
+/// Without --rows: the batch of the step, row by row. With --rows: those rows of the shard set, with
+/// the schedules as they stand at the step and the draws of the row's first visit at or after it.
+#[derive(Args)]
+pub(crate) struct DrawArgs {
+    #[command(flatten)]
+    manifest: ManifestArgs,
+    /// The shard set; absent: the one that the manifest names.
+    #[arg(long, value_name = "DIR")]
+    shards: Option<PathBuf>,
+    /// Rows of the shard set, from A up to but not including B; absent: the batch of the step.
+    #[arg(long, value_name = "A..B")]
+    rows: Option<Rows>,
+    /// The optimizer step, from 0.
+    #[arg(long, value_name = "N")]
+    step: u64,
+    /// Print one JSON object.
+    #[arg(long, conflicts_with = "text")]
+    json: bool,
+    /// Print the rows' text with its masks.
+    #[arg(long)]
+    text: bool,
+}
+
+/// `A..B`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rows(Range<u64>);
+
+impl FromStr for Rows {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = |part: &str| {
+            part.parse().map_err(|_| format!("{part:?} is not a row number; write rows as 0..8"))
+        };
+        let (from, to) = text.split_once("..").ok_or("write rows as 0..8")?;
+        let rows = parse(from)?..parse(to)?;
+        if rows.is_empty() {
+            Err("there are no rows in this range".to_owned())
+        } else {
+            Ok(Self(rows))
+        }
+    }
+}
+
+/// One row at one step. The names are those of the JSON output.
+#[derive(Debug, Serialize)]
+struct Drawn {
+    row: u64,
+    /// The row key in hexadecimal: JSON readers lose digits of large integers.
+    key: String,
+    source: String,
+    /// The epoch of the draws.
+    epoch: u32,
+    /// The first step at or after the one asked for whose batch holds the row.
+    visited_at_step: u64,
+    sigma: f64,
+    strategies: Vec<&'static str>,
+    prefix_len: u32,
+    valid_len: u32,
+    block_size: Option<u32>,
+    masked: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    step: u64,
+    shard_set: String,
+    fingerprint: String,
+    rows: Vec<Drawn>,
+}
+
+pub(crate) fn run(args: &DrawArgs) -> Result<(), Failure> {
+    let resolved = Resolved::load(&args.manifest, args.shards.as_deref(), None)?;
+    let data = resolved.require_data()?;
+    let visits = visits(args, &resolved, data)?;
+
+    let progress = resolved.recipe.progress(args.step);
+    let settings = resolved.recipe.curriculum.settings(progress);
+    let context = resolved.recipe.curriculum.context(args.step);
+    let mut plans = Vec::new();
+    for visit in visits {
+        let row = data.row(visit.row)?;
+        let plan = plan_row(&settings, &context, &view(&row, visit.epoch));
+        plans.push((visit, row, plan));
+    }
+    if args.text {
+        return print_text(&texts(args, data, &plans)?);
+    }
+    let rows = plans.iter().map(|(visit, row, plan)| drawn(data, visit, row, plan)).collect();
+    if args.json {
+        return print_json(&Report {
+            step: args.step,
+            shard_set: data.set.dir().display().to_string(),
+            fingerprint: data.set.fingerprint().to_owned(),
+            rows,
+        });
+    }
+    print_text(&table(&rows))
+}
+
+/// A row at its next turn.
+struct Visit {
+    row: u64,
+    epoch: u32,
+    step: u64,
+}
+
+fn visits(args: &DrawArgs, resolved: &Resolved, data: &Data) -> Result<Vec<Visit>, Failure> {
+    let batch = resolved.global_batch();
+    let first = args
+        .step
+        .checked_mul(batch)
+        .ok_or_else(|| Failure::usage(format!("step {} is out of range", args.step)))?;
+    let visit = |position: u64| {
+        let at = data.order.at(position);
+        Visit { row: at.row, epoch: at.epoch, step: position / batch }
+    };
+    let Some(Rows(rows)) = &args.rows else {
+        return Ok((first..first + batch).map(visit).collect());
+    };
+    if rows.end > data.set.rows() {
+        return Err(Failure::usage(format!(
+            "rows {}..{} were asked for, but the shard set has {} rows",
+            rows.start,
+            rows.end,
+            data.set.rows()
+        )));
+    }
+    let (trained, held_out): (Vec<u64>, Vec<u64>) =
+        rows.clone().partition(|&row| !data.is_held_out(row));
+    if !held_out.is_empty() {
+        eprintln!(
+            "note: {} of the {} rows are held out and never trained on; they are left out",
+            held_out.len(),
+            rows.end - rows.start
+        );
+    }
+    // The order answers "which row at this position"; the way back is a search from the step on.
+    let mut waiting: BTreeMap<u64, Option<Visit>> =
+        trained.into_iter().map(|row| (row, None)).collect();
+    let mut missing = waiting.len();
+    let mut position = first;
+    while missing > 0 && position - first < data.longest_wait() {
+        let next = visit(position);
+        if let Some(slot @ None) = waiting.get_mut(&next.row) {
+            *slot = Some(next);
+            missing -= 1;
+        }
+        position += 1;
+    }
+    waiting
+        .into_iter()
+        .map(|(row, visit)| {
+            visit.ok_or_else(|| {
+                Failure::usage(format!("row {row} is not visited at or after step {}", args.step))
+                    .hint("its source has a weight too small for this run")
+            })
+        })
+        .collect()
+}
+
+fn view<'a>(row: &Row<'a>, epoch: u32) -> RowView<'a> {
+    RowView {
+        length: u32::try_from(row.tokens.len()).unwrap_or(u32::MAX),
+        row_key: row.row_key,
+        epoch,
+        prefix_len: row.prefix_len,
+        valid_len: row.valid_len,
+        maskable_starts: row.maskable_starts,
+        maskable_lens: row.maskable_lens,
+    }
+}
+
+fn strategies(plan: &MaskPlan) -> Vec<&'static str> {
+    let taken = [(plan.s1, "S1"), (plan.s2, "S2"), (plan.s3, "S3")];
+    taken.into_iter().filter_map(|(taken, name)| taken.then_some(name)).collect()
+}
+
+fn drawn(data: &Data, visit: &Visit, row: &Row<'_>, plan: &MaskPlan) -> Drawn {
+    Drawn {
+        row: visit.row,
+        key: format!("{:016x}", plan.row_key),
+        source: data.source_name(row.source),
+        epoch: visit.epoch,
+        visited_at_step: visit.step,
+        sigma: plan.sigma,
+        strategies: strategies(plan),
+        prefix_len: plan.prefix_len,
+        valid_len: plan.valid_len,
+        block_size: plan.block_size,
+        masked: plan.masked.clone(),
+    }
+}
+
+fn table(rows: &[Drawn]) -> String {
+    let headings = [
+        "row",
+        "key",
+        "source",
+        "epoch",
+        "visited at",
+        "sigma",
+        "strategies",
+        "prefix",
+        "valid",
+        "block",
+        "masked",
+    ];
+    let cells: Vec<[String; 11]> = rows
+        .iter()
+        .map(|row| {
+            [
+                row.row.to_string(),
+                row.key.clone(),
+                row.source.clone(),
+                row.epoch.to_string(),
+                row.visited_at_step.to_string(),
+                number(row.sigma),
+                if row.strategies.is_empty() { "-".to_owned() } else { row.strategies.join("+") },
+                row.prefix_len.to_string(),
+                row.valid_len.to_string(),
+                row.block_size.map_or_else(|| "-".to_owned(), |k| k.to_string()),
+                row.masked.len().to_string(),
+            ]
+        })
+        .collect();
+    align(&headings, &cells)
+}
+
+fn texts(
+    args: &DrawArgs,
+    data: &Data,
+    plans: &[(Visit, Row<'_>, MaskPlan)],
+) -> Result<String, Failure> {
+    let path = data.set.tokenizer_path();
+    let tokenizer = Tokenizer::from_file(&path).map_err(|error| {
+        Failure::incompatible(format!("cannot read the tokenizer {}: {error}", path.display()))
+    })?;
+    let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let marks = if colour { Marks::Colour } else { Marks::Plain };
+    let mut page = text::legend(marks);
+    for (visit, row, plan) in plans {
+        let length = u32::try_from(row.tokens.len()).unwrap_or(u32::MAX);
+        let decode = |range: Range<u32>| {
+            tokenizer
+                .decode(&row.tokens[range.start as usize..range.end as usize], false)
+                .map_err(|error| Failure::incompatible(format!("row {}: {error}", visit.row)))
+        };
+        let head = format!(
+            "\n── row {} · {} · step {} · epoch {} · sigma {} · {} · {} of {length} masked\n",
+            visit.row,
+            data.source_name(row.source),
+            args.step,
+            visit.epoch,
+            number(plan.sigma),
+            heading(plan),
+            plan.masked.len()
+        );
+        page.push_str(&head);
+        page.push_str(&text::render(plan, length, marks, decode)?);
+        page.push('\n');
+    }
+    Ok(page)
+}
+
+fn heading(plan: &MaskPlan) -> String {
+    let names = strategies(plan);
+    let names = if names.is_empty() { "no strategy".to_owned() } else { names.join("+") };
+    match plan.block_size {
+        Some(k) => format!("{names}, blocks of {k}"),
+        None => names,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rows;
+
+    #[test]
+    fn rows_are_a_range() {
+        assert_eq!("3..8".parse(), Ok(Rows(3..8)));
+        for wrong in ["3", "8..3", "3..3", "a..b", "..4"] {
+            assert!(wrong.parse::<Rows>().is_err(), "{wrong}");
+        }
+    }
+}

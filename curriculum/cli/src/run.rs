@@ -1,0 +1,178 @@
+//! What the manifest and the shard set come to: the run that is looked at.
+
+use crate::{ManifestArgs, table::number};
+use coda_cli::{Exit, Failure};
+use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
+use coda_shards::{
+    Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceRange, commit,
+};
+use coda_stages::{Epochs, Recipe};
+use std::path::{Path, PathBuf};
+
+/// A manifest with its recipe, and the shard set when there is one.
+pub(crate) struct Resolved {
+    pub(crate) manifest: Manifest,
+    pub(crate) recipe: Recipe,
+    data: Option<Data>,
+    /// Where the shard set is or would be.
+    dir: PathBuf,
+}
+
+impl Resolved {
+    /// Reads the manifest and, if it is there, the shard set. A shard set named on the command line
+    /// must be there. `assumed_rows` stand for the rows of a set that is yet to come.
+    pub(crate) fn load(
+        args: &ManifestArgs,
+        shards: Option<&Path>,
+        assumed_rows: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let allowed: Vec<PathBuf> = shards.iter().map(|dir| dir.to_path_buf()).collect();
+        let manifest = Manifest::load(&args.manifest, &args.overrides, &allowed)
+            .map_err(|error| manifest_failure(&error))?;
+        let dir = match shards {
+            Some(dir) => dir.to_path_buf(),
+            None => manifest.resolve(&manifest.data.out).map_err(|error| path_failure(&error))?,
+        };
+        let there = shards.is_some() || dir.join(INDEX_FILE).exists();
+        let data =
+            if there && assumed_rows.is_none() { Some(Data::open(&manifest, &dir)?) } else { None };
+        let rows = data.as_ref().map(|data| data.order.train_rows()).or(assumed_rows);
+        let recipe = Recipe::resolve(&manifest, rows)
+            .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
+        Ok(Self { manifest, recipe, data, dir })
+    }
+
+    /// The shard set.
+    pub(crate) fn require_data(&self) -> Result<&Data, Failure> {
+        self.data.as_ref().ok_or_else(|| {
+            Failure::io(format!("there is no shard set in {}", self.dir.display()))
+                .hint("run `coda-ingest --manifest …` first, or name a shard set with --shards")
+        })
+    }
+
+    /// Rows per optimizer step.
+    pub(crate) fn global_batch(&self) -> u64 {
+        u64::from(self.recipe.global_batch)
+    }
+
+    pub(crate) const fn stage_name(&self) -> &'static str {
+        match self.manifest.stage {
+            Stage::Pre => "pre",
+            Stage::Mid => "mid",
+            Stage::Post => "post",
+        }
+    }
+
+    pub(crate) const fn profile_name(&self) -> &'static str {
+        match self.manifest.profile {
+            Profile::CodaPaper => "coda-paper",
+            Profile::CodaRepo => "coda-repo",
+        }
+    }
+
+    /// What an epoch is, in words.
+    pub(crate) fn epochs_from(&self) -> String {
+        match (self.recipe.epochs, &self.data) {
+            (Epochs::Parts(epochs), _) => {
+                format!("{} equal parts of the steps", number(epochs))
+            }
+            (Epochs::Rows(rows), Some(_)) => {
+                format!("a pass over the {rows} training rows of {}", self.dir.display())
+            }
+            (Epochs::Rows(rows), None) => format!("a pass over {rows} rows, as assumed"),
+            (Epochs::Unknown, _) => {
+                format!("its length is not known yet: no shard set in {}", self.dir.display())
+            }
+        }
+    }
+}
+
+/// A shard set in the order in which the trainer reads it.
+pub(crate) struct Data {
+    pub(crate) set: ShardSet,
+    pub(crate) order: Order,
+    ranges: Vec<SourceRange>,
+}
+
+impl Data {
+    fn open(manifest: &Manifest, dir: &Path) -> Result<Self, Failure> {
+        let set =
+            ShardSet::open_with(dir, Check::Structure).map_err(|error| shard_failure(&error))?;
+        if set.row_length() != manifest.data.row_length {
+            return Err(Failure::incompatible(format!(
+                "the shard set {} has rows of {} tokens, the manifest says {}",
+                dir.display(),
+                set.row_length(),
+                manifest.data.row_length
+            ))
+            .hint("ingest again, or name the shard set of this manifest with --shards"));
+        }
+        let mut ranges = set.source_ranges(manifest.data.held_out);
+        for (range, source) in ranges.iter_mut().zip(set.sources()) {
+            let entry = manifest.data.sources.iter().find(|entry| entry.name == source.name);
+            let entry = entry.ok_or_else(|| {
+                Failure::incompatible(format!(
+                    "the shard set {} holds the source {:?}, which the manifest does not name",
+                    dir.display(),
+                    source.name
+                ))
+                .hint("ingest again, or name the shard set of this manifest with --shards")
+            })?;
+            range.weight = entry.weight;
+        }
+        let order = Order::new(manifest.seed, &ranges)
+            .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
+        Ok(Self { set, order, ranges })
+    }
+
+    pub(crate) fn row(&self, row: u64) -> Result<Row<'_>, Failure> {
+        self.set.row(row).map_err(|error| shard_failure(&error))
+    }
+
+    pub(crate) fn source_name(&self, source: u16) -> String {
+        self.set.sources().get(usize::from(source)).map_or_else(String::new, |s| s.name.clone())
+    }
+
+    /// Whether a row is never trained on.
+    pub(crate) fn is_held_out(&self, row: u64) -> bool {
+        self.ranges.iter().any(|range| {
+            let end = range.first_row + range.rows;
+            (end - range.held_out_rows..end).contains(&row)
+        })
+    }
+
+    /// Within so many positions every row comes round: two passes over the slowest source.
+    pub(crate) fn longest_wait(&self) -> u64 {
+        let Some(quotas) = self.order.quotas() else { return 2 * self.order.train_rows() };
+        let cycle: u64 = quotas.iter().sum();
+        let cycles = self.ranges.iter().zip(&quotas).filter(|(_, quota)| **quota > 0);
+        let cycles = cycles
+            .map(|(range, quota)| (2 * (range.rows - range.held_out_rows)).div_ceil(*quota) + 1);
+        cycles.max().unwrap_or(0) * cycle
+    }
+}
+
+/// Writes a result file whole or not at all.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    commit::write_atomic(path, |file| file.write_all(text.as_bytes()))
+        .map_err(|error| Failure::from_error(Exit::Io, &error))
+}
+
+fn manifest_failure(error: &ManifestError) -> Failure {
+    let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+fn path_failure(error: &PathError) -> Failure {
+    let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+fn shard_failure(error: &ShardError) -> Failure {
+    let exit = match error.class() {
+        ErrorClass::Usage => Exit::Usage,
+        ErrorClass::Io => Exit::Io,
+        ErrorClass::Artefact => Exit::Incompatible,
+    };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}

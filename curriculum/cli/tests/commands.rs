@@ -1,0 +1,320 @@
+//! The command line as scripts see it: output, files, exit codes.
+
+use coda_curriculum::{RowView, plan_row};
+use coda_manifests::Manifest;
+use coda_shards::{Order, RowBuf, ShardSet, ShardWriter, SourceReport, Span, Specials};
+use coda_shards::{WriterOptions, row_key};
+use coda_stages::Recipe;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use tempfile::TempDir;
+
+const LENGTH: u32 = 32;
+const SPECIALS: Specials = Specials { eos: 0, pad: 1, mask: 2 };
+const MANIFEST: &str = "
+version: 1
+name: small
+stage: mid
+seed: 99
+tokenizer: {path: tokenizer.json}
+data:
+  out: shards
+  row_length: 32
+  held_out: 0.1
+  sources:
+    - {name: code, paths: [code.jsonl], weight: 3}
+    - {name: text, paths: [text.jsonl], weight: 1}
+curriculum: {p2: {linear: {to: 0.5, steps: 40}}}
+train: {steps: 100, global_batch: 4}
+";
+
+/// A manifest, a tokenizer of words `w0 w1 …`, and a shard set of 30 and 20 rows.
+struct House {
+    dir: TempDir,
+}
+
+impl House {
+    fn new() -> Self {
+        let house = Self { dir: tempfile::tempdir().expect("a temporary folder") };
+        fs::write(house.path("run.yaml"), MANIFEST).expect("the manifest");
+        let words: Vec<String> = (0..80).map(|id| format!("\"w{id}\":{id}")).collect();
+        let tokenizer = format!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+            "pre_tokenizer":null,"post_processor":null,"decoder":null,
+            "model":{{"type":"WordLevel","vocab":{{{}}},"unk_token":"w0"}}}}"#,
+            words.join(",")
+        );
+        fs::write(house.path("tokenizer.json"), tokenizer).expect("the tokenizer");
+        house
+    }
+
+    fn with_shards() -> Self {
+        let house = Self::new();
+        let names = ["code", "text"];
+        let options = WriterOptions {
+            row_length: LENGTH,
+            rows_per_shard: 16,
+            specials: SPECIALS,
+            tokenizer: house.path("tokenizer.json"),
+            manifest_hash: "none".to_owned(),
+            sources: names.map(str::to_owned).to_vec(),
+            replace: false,
+        };
+        let mut writer = ShardWriter::create(house.path("shards"), options).expect("a writer");
+        for (source, rows) in [(0u16, 30u32), (1, 20)] {
+            for ordinal in 0..rows {
+                let valid_len = if ordinal == 7 { 20 } else { LENGTH };
+                let token = |p| if p < valid_len { 3 + (p + ordinal) % 70 } else { SPECIALS.pad };
+                let row = RowBuf {
+                    tokens: (0..LENGTH).map(token).collect(),
+                    segments: vec![0],
+                    row_key: row_key(names[usize::from(source)], u64::from(ordinal)),
+                    source,
+                    prefix_len: 0,
+                    valid_len,
+                    maskable: vec![Span { start: 0, len: LENGTH }],
+                };
+                writer.push(&row).expect("a row");
+            }
+        }
+        let report = |name: &str| SourceReport {
+            name: name.to_owned(),
+            documents: 1,
+            ..SourceReport::default()
+        };
+        writer.finish(names.map(report).to_vec()).expect("an index");
+        house
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_coda-curriculum"))
+            .args(args)
+            .current_dir(self.dir.path())
+            .output()
+            .expect("the binary runs")
+    }
+
+    fn stdout(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.stdout(args)).expect("one JSON object")
+    }
+
+    fn refused(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args);
+        assert!(output.stdout.is_empty(), "results of a failed run on stdout");
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        (output.status.code().expect("an exit code"), stderr)
+    }
+}
+
+#[test]
+fn show_prints_a_table() {
+    let house = House::new();
+    insta::assert_snapshot!(house.stdout(&["show", "--manifest", "run.yaml"]));
+}
+
+#[test]
+fn show_as_json_is_one_object_with_a_line_per_epoch_or_phase() {
+    let house = House::new();
+    let shown = house.json(&["show", "--manifest", "run.yaml", "--json"]);
+    assert_eq!(shown["total_steps"], 100);
+    let lines = shown["lines"].as_array().expect("lines");
+    let starts: Vec<u64> = lines.iter().filter_map(|line| line["first_step"].as_u64()).collect();
+    assert_eq!(starts, [0, 20, 40, 60, 80], "Table 3 has five epochs");
+    let column = |key: &str| lines.iter().map(|l| l[key].as_f64().expect(key)).collect::<Vec<_>>();
+    assert_eq!(column("p1"), [0.01, 0.05, 0.1, 0.15, 0.2]);
+    assert_eq!(column("p3"), [0.05, 0.1, 0.15, 0.2, 0.25]);
+    assert_eq!(column("p2"), [0.0, 0.25, 0.5, 0.5, 0.5], "as the manifest says");
+    assert_eq!(lines[1]["tokens_seen"], 40 * 4 * u64::from(LENGTH));
+    for key in [
+        "epoch",
+        "steps",
+        "block_sizes",
+        "sampling_eps",
+        "conditioned_span_ratio",
+        "learning_rate",
+        "expected_masked_fraction",
+        "expected_scored_tokens",
+        "expected_loss_weight",
+        "s1_share",
+        "s2_share",
+        "s3_share",
+        "last",
+    ] {
+        assert!(!lines[0][key].is_null(), "{key}");
+    }
+    let overridden = house.json(&["show", "--manifest", "run.yaml", "--json", "curriculum.p1=0.5"]);
+    assert_eq!(overridden["lines"][0]["p1"], 0.5);
+}
+
+#[test]
+fn show_draws_a_picture_and_a_self_contained_page() {
+    let house = House::new();
+    let args = ["show", "--manifest", "run.yaml", "--svg", "a.svg", "--html", "a.html"];
+    assert_eq!(house.stdout(&args), "");
+    let svg = fs::read_to_string(house.path("a.svg")).expect("the picture");
+    for text in ["<svg", "S1 unmaskable prefix", "Block sizes of S3", "Learning rate", "step"] {
+        assert!(svg.contains(text), "{text}");
+    }
+    let page = fs::read_to_string(house.path("a.html")).expect("the page");
+    assert!(
+        page.starts_with("<!doctype html>") && page.contains("<svg") && page.contains("<table>")
+    );
+    for outside in ["<script", "<link", "src=", "href=", "url("] {
+        assert!(!page.contains(outside), "the page reaches outside: {outside}");
+    }
+    let mut files: Vec<_> = fs::read_dir(house.dir.path())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    files.sort();
+    assert_eq!(
+        files,
+        ["a.html", "a.svg", "run.yaml", "tokenizer.json"],
+        "and nothing is left over"
+    );
+}
+
+/// What the trainer's feed does for a position, from the same public functions.
+fn as_trained(dir: &Path, step: u64, position: u64) -> (u64, coda_curriculum::MaskPlan) {
+    let manifest = Manifest::load(&dir.join("run.yaml"), &[""; 0], &[]).expect("the manifest");
+    let set = ShardSet::open(dir.join("shards")).expect("the shard set");
+    let mut ranges = set.source_ranges(manifest.data.held_out);
+    for (range, source) in ranges.iter_mut().zip(&manifest.data.sources) {
+        range.weight = source.weight;
+    }
+    let order = Order::new(manifest.seed, &ranges).expect("an order");
+    let recipe = Recipe::resolve(&manifest, Some(order.train_rows())).expect("a recipe");
+    let at = order.at(position);
+    let row = set.row(at.row).expect("the row");
+    let view = RowView {
+        length: LENGTH,
+        row_key: row.row_key,
+        epoch: at.epoch,
+        prefix_len: row.prefix_len,
+        valid_len: row.valid_len,
+        maskable_starts: row.maskable_starts,
+        maskable_lens: row.maskable_lens,
+    };
+    let settings = recipe.curriculum.settings(recipe.progress(step));
+    (at.row, plan_row(&settings, &recipe.curriculum.context(step), &view))
+}
+
+fn assert_same(drawn: &Value, row: u64, plan: &coda_curriculum::MaskPlan) {
+    assert_eq!(drawn["row"], row);
+    assert_eq!(drawn["key"], format!("{:016x}", plan.row_key));
+    assert!((drawn["sigma"].as_f64().expect("sigma") - plan.sigma).abs() < 1e-15);
+    let strategies = [(plan.s1, "S1"), (plan.s2, "S2"), (plan.s3, "S3")];
+    let strategies: Vec<_> = strategies.iter().filter(|(on, _)| *on).map(|(_, s)| *s).collect();
+    assert_eq!(drawn["strategies"], Value::from(strategies));
+    assert_eq!(drawn["prefix_len"], plan.prefix_len);
+    assert_eq!(drawn["valid_len"], plan.valid_len);
+    assert_eq!(drawn["block_size"].as_u64(), plan.block_size.map(u64::from));
+    assert_eq!(drawn["masked"], Value::from(plan.masked.clone()));
+}
+
+#[test]
+fn draw_without_rows_is_the_batch_of_the_step() {
+    let house = House::with_shards();
+    for step in [0, 37, 99] {
+        let number = step.to_string();
+        let drawn = house.json(&["draw", "--manifest", "run.yaml", "--step", &number, "--json"]);
+        let rows = drawn["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 4);
+        for (position, drawn) in (step * 4..).zip(rows) {
+            let (row, plan) = as_trained(house.dir.path(), step, position);
+            assert_same(drawn, row, &plan);
+            assert_eq!(drawn["visited_at_step"], step);
+        }
+    }
+}
+
+#[test]
+fn draw_of_rows_takes_each_at_its_next_visit() {
+    let house = House::with_shards();
+    let drawn = house.json(&[
+        "draw",
+        "--manifest",
+        "run.yaml",
+        "--shards",
+        "shards",
+        "--rows",
+        "25..33",
+        "--step",
+        "50",
+        "--json",
+    ]);
+    let rows = drawn["rows"].as_array().expect("rows");
+    let numbers: Vec<u64> = rows.iter().filter_map(|row| row["row"].as_u64()).collect();
+    assert_eq!(numbers, [25, 26, 30, 31, 32], "27 to 29 are held out");
+    for drawn in rows {
+        let row = drawn["row"].as_u64().expect("a row");
+        // The first position from step 50 on that reads this row.
+        let found = (200..2000).find_map(|position| {
+            let (at, plan) = as_trained(house.dir.path(), 50, position);
+            (at == row).then_some((position, plan))
+        });
+        let (position, plan) = found.expect("the row comes round");
+        assert_same(drawn, row, &plan);
+        assert_eq!(drawn["visited_at_step"], position / 4);
+    }
+}
+
+#[test]
+fn draw_shows_text_with_plain_marks() {
+    let house = House::with_shards();
+    let args = ["draw", "--manifest", "run.yaml", "--rows", "7..8", "--step", "0", "--text"];
+    let text = house.stdout(&args);
+    assert!(text.contains("── row 7 · code · step 0 · epoch "), "{text}");
+    assert!(text.contains('█') && text.contains("▒[12 pads"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours without a terminal");
+    let (row, _) = as_trained(house.dir.path(), 0, 0);
+    let table = house.stdout(&["draw", "--manifest", "run.yaml", "--step", "0"]);
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(
+        table.lines().nth(1).is_some_and(|l| l.trim().starts_with(&row.to_string())),
+        "{table}"
+    );
+}
+
+#[test]
+fn mistakes_have_their_exit_codes_and_a_hint() {
+    let house = House::with_shards();
+    let hinted = |args: &[&str]| {
+        let (code, stderr) = house.refused(args);
+        assert!(stderr.starts_with("error: ") && stderr.contains("\nhint: "), "{stderr}");
+        (code, stderr)
+    };
+    let (code, stderr) = hinted(&["show", "--manifest", "run.yaml", "curriculum.p4=1"]);
+    assert!(code == 2 && stderr.contains("p4"), "{code} {stderr}");
+    let (code, stderr) = house.refused(&["show", "--manifest", "none.yaml"]);
+    assert!(code == 3 && stderr.contains("none.yaml"), "{code} {stderr}");
+    let rows = ["draw", "--manifest", "run.yaml", "--step", "0", "--rows"];
+    assert_eq!(house.refused(&[rows.as_slice(), &["40..51"]].concat()).0, 2);
+    assert_eq!(house.refused(&[rows.as_slice(), &["9..3"]].concat()).0, 2);
+    let (code, stderr) =
+        hinted(&["draw", "--manifest", "run.yaml", "--step", "0", "data.row_length=64"]);
+    assert!(code == 4 && stderr.contains("32") && stderr.contains("64"), "{code} {stderr}");
+    let index = house.path("shards/index.json");
+    let text =
+        fs::read_to_string(&index).expect("the index").replace("\"rows\": 50", "\"rows\": 51");
+    fs::write(&index, text).expect("damage");
+    assert_eq!(hinted(&["draw", "--manifest", "run.yaml", "--step", "0"]).0, 4);
+
+    let empty = House::new();
+    let (code, stderr) = empty.refused(&["draw", "--manifest", "run.yaml", "--step", "0"]);
+    assert!(code == 3 && stderr.contains("hint: run `coda-ingest"), "{code} {stderr}");
+}
