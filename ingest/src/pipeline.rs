@@ -155,10 +155,12 @@ pub fn run_source(
         let (to_committer, done) = sync_channel(1);
         let reader = std::thread::Builder::new()
             .name(READER_THREAD.to_owned())
-            .spawn_scoped(scope, || read(plan, line, to_workers));
+            .spawn_scoped(scope, move || read(plan, line, &to_workers));
         let full = &full;
         let committer = scope.spawn(move || Committer::new(plan, line, commit).run(done, full));
-        work(plan, line, batches, to_committer, full);
+        work(plan, line, batches, &to_committer, full);
+        // The committer ends when nothing can come any more.
+        drop(to_committer);
         let report = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let reader = reader.map_err(|source| PipelineError::Read {
             path: PathBuf::from("(a thread for reading)"),
@@ -184,7 +186,7 @@ pub const READER_THREAD: &str = "coda-reader";
 fn read(
     plan: &SourcePlan,
     line: &Line<'_>,
-    to_workers: SyncSender<Batch>,
+    to_workers: &SyncSender<Batch>,
 ) -> Result<(), DecodeError> {
     let mut options = line.decode.clone();
     options.columns = plan.extractor.columns().to_vec();
@@ -201,7 +203,7 @@ fn work(
     plan: &SourcePlan,
     line: &Line<'_>,
     batches: Receiver<Batch>,
-    to_committer: SyncSender<Done>,
+    to_committer: &SyncSender<Done>,
     full: &AtomicBool,
 ) {
     for batch in batches {

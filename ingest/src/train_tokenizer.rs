@@ -111,7 +111,7 @@ pub fn train(
     let bytes = AtomicU64::new(0);
     let read = std::thread::scope(|scope| {
         let (send, texts) = sync_channel::<String>(256);
-        let reader = scope.spawn(|| read(files, options, send));
+        let reader = scope.spawn(move || read(files, options, &send));
         let counted = texts.into_iter().inspect(|text| {
             documents.fetch_add(1, Ordering::Relaxed);
             bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
@@ -167,7 +167,7 @@ fn untrained() -> Result<Bpe, TrainError> {
 fn read(
     files: &[InputFile],
     options: &TrainOptions,
-    send: SyncSender<String>,
+    send: &SyncSender<String>,
 ) -> Result<u64, DecodeError> {
     let extractor = Extractor::new(RecordShape::Text { field: options.text_field.clone() });
     let decode_options = DecodeOptions {

@@ -44,7 +44,7 @@ pub(crate) struct Build {
     json: bool,
     #[command(flatten)]
     progress: ProgressArgs,
-    /// Manifest keys to override, such as data.row_length=1024.
+    /// Manifest keys to override, such as `data.row_length=1024`.
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }

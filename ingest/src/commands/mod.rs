@@ -11,9 +11,9 @@ use coda_ingest::source::SourceError;
 use coda_shards::{ErrorClass, ShardError, commit::FileError};
 
 /// A listing error as the user sees it.
-pub(crate) fn source_failure(error: SourceError) -> Failure {
+pub(crate) fn source_failure(error: &SourceError) -> Failure {
     let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
-    Failure::from_error(exit, &error).maybe_hint(error.hint())
+    Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
 /// An error of the shard set as the user sees it.

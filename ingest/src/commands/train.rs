@@ -69,7 +69,7 @@ impl Train {
         let started = Instant::now();
         let filters =
             Filters { extensions: self.extensions, exclude: self.exclude, ..Filters::default() };
-        let files = list_files("--input", &self.input, &filters).map_err(super::source_failure)?;
+        let files = list_files("--input", &self.input, &filters).map_err(|e| super::source_failure(&e))?;
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         let progress = Progress::start(
             self.progress,
@@ -84,7 +84,7 @@ impl Train {
             max_bytes: self.max_bytes,
             max_document_bytes: 64 << 20,
         };
-        let trained = train(&files, &options, &|bytes| progress.advance(bytes)).map_err(failure)?;
+        let trained = train(&files, &options, &|bytes| progress.advance(bytes)).map_err(|e| failure(&e))?;
         progress.finish();
         write_atomic(&self.out, |file| file.write_all(trained.json.as_bytes()))
             .map_err(|error| super::file_failure(&error))?;
@@ -119,16 +119,16 @@ impl Train {
     }
 }
 
-fn failure(error: TrainError) -> Failure {
-    match &error {
+fn failure(error: &TrainError) -> Failure {
+    match error {
         TrainError::TooSmall { .. } => {
             Failure::usage(error.to_string()).hint("give a larger --vocab-size")
         }
         TrainError::NoText { .. } => Failure::usage(error.to_string())
             .hint("--text-field names the field that holds the text; --extensions picks files"),
-        TrainError::Decode(DecodeError::Read { .. }) => Failure::from_error(Exit::Io, &error),
+        TrainError::Decode(DecodeError::Read { .. }) => Failure::from_error(Exit::Io, error),
         TrainError::Decode(_) | TrainError::Trainer(_) => {
-            Failure::from_error(Exit::Incompatible, &error)
+            Failure::from_error(Exit::Incompatible, error)
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn project(schema: &ArrowSchema, wanted: &[String]) -> Result<Vec<usi
         .iter()
         .map(|name| {
             schema.index_of(name).ok_or_else(|| {
-                let has: Vec<&str> = schema.iter_names().map(|n| n.as_str()).collect();
+                let has: Vec<&str> = schema.iter_names().map(AsRef::as_ref).collect();
                 Fault::new(
                     "missing_field",
                     format!("the file has no column {name:?}; it has {}", has.join(", ")),

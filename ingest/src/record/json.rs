@@ -32,7 +32,7 @@ pub(super) fn read_keys<'a>(
     fields.map_err(|e| fault(&e))
 }
 
-/// serde_json has one error type: tells apart what the rejects count separately.
+/// `serde_json` has one error type: tells apart what the rejects count separately.
 fn fault(error: &serde_json::Error) -> Fault {
     let text = error.to_string();
     let column = error.column().saturating_sub(1);

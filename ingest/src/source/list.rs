@@ -121,7 +121,7 @@ pub fn list_files(
         let before = files.len();
         lister.entry(path, &mut files)?;
         if files.len() == before {
-            let (problem, hint) = lister.why_nothing(path);
+            let (problem, hint) = Lister::why_nothing(path);
             let (source_name, path) = (source_name.to_owned(), path.clone());
             return Err(SourceError::Nothing { source_name, path, problem, hint });
         }
@@ -234,7 +234,7 @@ impl Lister<'_> {
         named.unwrap_or(shortest.as_os_str()).to_string_lossy().into_owned()
     }
 
-    fn why_nothing(&self, path: &Path) -> (&'static str, String) {
+    fn why_nothing(path: &Path) -> (&'static str, String) {
         if path.is_dir() {
             let extensions = "hidden, vendored and build folders are left out; name other \
                               extensions with the source's `extensions`, or its `format`";

@@ -60,7 +60,7 @@ fn batches(texts: &[Option<&str>], build: Layout) -> Vec<RecordBatchT<Box<dyn Ar
     texts
         .chunks(CHUNK)
         .map(|texts| {
-            let numbers = Int64Array::from_iter((0..texts.len() as i64).map(Some));
+            let numbers: Int64Array = (0_i64..).take(texts.len()).map(Some).collect();
             let columns: Vec<Box<dyn Array>> = vec![Box::new(numbers), build(texts)];
             RecordBatchT::new(texts.len(), Arc::clone(&schema), columns)
         })

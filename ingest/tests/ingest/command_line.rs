@@ -48,14 +48,14 @@ impl Place {
         place.write("code/vendor/x.rs", b"left out");
         place.write("code/logo.png", b"left out");
         place.write("code/blob.rs", b"bin\0ary");
-        place.manifest(json!([
+        place.manifest(&json!([
             {"name": "docs", "paths": ["docs/*.jsonl*"], "license": "CC0-1.0"},
             {"name": "code", "paths": ["code"]},
         ]));
         place
     }
 
-    fn manifest(&self, sources: Value) {
+    fn manifest(&self, sources: &Value) {
         let manifest = json!({
             "version": 1, "name": "test", "stage": "pre",
             "tokenizer": {"path": "tokenizer.json"},
@@ -262,7 +262,7 @@ fn conversations_become_one_row_each() {
     place.write("sft.jsonl", data.as_bytes());
     let source = json!({"name": "sft", "paths": ["sft.jsonl"], "kind": "sft",
                         "fields": {"instruction": "q", "output": "a"}});
-    place.manifest(json!([source]));
+    place.manifest(&json!([source]));
     let summary = place.ok(&["--manifest", "m.yaml", "--json", "stage=post"]).json();
     assert_eq!((&summary["documents"], &summary["rows"]), (&json!(2), &json!(2)));
     let set = ShardSet::open(place.path("shards")).expect("opens");
