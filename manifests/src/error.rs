@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Where in the input a key or value stands.
+/// Where in the input a key or value stands. Shown behind the manifest's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In the manifest, counted from 1.
@@ -22,8 +22,8 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::File { line, column } => write!(formatter, "{line}:{column}"),
-            Self::Override(text) => write!(formatter, "override `{text}`"),
+            Self::File { line, column } => write!(formatter, ":{line}:{column}"),
+            Self::Override(text) => write!(formatter, " with override `{text}`"),
         }
     }
 }
@@ -41,7 +41,7 @@ pub enum ManifestError {
         source: io::Error,
     },
     /// The file is no YAML, repeats a key, or is too large or too deep.
-    #[error("{}:{place}: {message}", path.display())]
+    #[error("{}{place}: {message}", path.display())]
     Yaml {
         /// The manifest.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum ManifestError {
         message: String,
     },
     /// A key that does not exist.
-    #[error("{}:{place}: unknown key `{key}`", path.display())]
+    #[error("{}{place}: unknown key `{key}`", path.display())]
     UnknownKey {
         /// The manifest.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum ManifestError {
         known: Vec<String>,
     },
     /// A value that does not fit its key.
-    #[error("{}:{place}: {key}: {message}", path.display())]
+    #[error("{}{place}: {key}: {message}", path.display())]
     Value {
         /// The manifest.
         path: PathBuf,

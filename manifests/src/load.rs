@@ -184,7 +184,10 @@ pub(crate) fn parse(text: &str) -> Result<Node, (Place, String)> {
     tree.map(Node::from).map_err(|error| {
         let (line, column) =
             error.location().map_or((1, 1), |location| (location.line(), location.column()));
-        (Place::File { line, column }, error.to_string())
+        // The place is told apart from the message.
+        let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        (Place::File { line, column }, message)
     })
 }
 

@@ -188,6 +188,17 @@ impl de::Error for ReadError {
         Self::new(ReadErrorKind::Other(message.to_string()))
     }
 
+    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> Self {
+        let expected = match expected.to_string().as_str() {
+            "u32" | "u64" => "a whole number from 0 on".to_owned(),
+            "f64" => "a number".to_owned(),
+            "a sequence" => "a list".to_owned(),
+            "a boolean" => "true or false".to_owned(),
+            other => other.to_owned(),
+        };
+        Self::custom(format_args!("invalid type: {found}, expected {expected}"))
+    }
+
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
         Self::new(ReadErrorKind::Unknown { name: name.to_owned(), known })
     }
@@ -243,6 +254,20 @@ impl<'de> Deserializer<'de> for &'de Node {
         visitor.visit_newtype_struct(self)
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        // serde would fill a struct from a list too.
+        if matches!(self.value, Value::Map(_)) {
+            return self.deserialize_any(visitor);
+        }
+        let message = format!("expected keys, of {}", fields.join(", "));
+        Err(<ReadError as de::Error>::custom(message).at(&self.place))
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -275,7 +300,7 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 
