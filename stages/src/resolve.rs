@@ -78,10 +78,13 @@ impl Recipe {
         let (total_steps, epochs) =
             length::length(train, defaults.steps, defaults.epochs, global_batch, rows)?;
         let score_pads = train.score_pads.unwrap_or(true);
-        let curriculum = Curriculum {
-            score_pads,
-            ..curriculum(manifest, &defaults, span_ratio(epochs, total_steps, global_batch))
-        };
+        // Counted in epochs, the run has exactly as many as were asked for.
+        let asked = train.epochs.or(defaults.epochs.filter(|_| train.steps.is_none()));
+        let ratio = asked.map_or_else(
+            || first_epoch(epochs, total_steps, global_batch),
+            |epochs| to_millionth((1.0 / epochs).min(1.0)),
+        );
+        let curriculum = Curriculum { score_pads, ..curriculum(manifest, &defaults, ratio) };
         curriculum.check()?;
         if epochs == Epochs::Unknown {
             needs_no_epochs(&curriculum)?;
@@ -119,12 +122,17 @@ impl Recipe {
     }
 }
 
-/// `R` such that the conditioned span opens over the first epoch. Without a known epoch: a tenth,
-/// as over the ten epochs of method §5.
-fn span_ratio(epochs: Epochs, total_steps: u64, global_batch: u32) -> f64 {
+/// `R` such that the conditioned span opens over the first epoch of a run counted in steps. Where
+/// nobody knows an epoch: a tenth, as over the ten epochs of method §5.
+fn first_epoch(epochs: Epochs, total_steps: u64, global_batch: u32) -> f64 {
     epochs
         .steps_per_epoch(total_steps, global_batch)
-        .map_or(0.1, |steps| (steps / total_steps as f64).min(1.0))
+        .map_or(0.1, |steps| to_millionth((steps / total_steps as f64).min(1.0)))
+}
+
+/// A short decimal is the same number after any JSON reader has read it back.
+fn to_millionth(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 fn curriculum(manifest: &Manifest, defaults: &Defaults, first_epoch: f64) -> Curriculum {
