@@ -303,3 +303,48 @@ impl Index {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Index;
+    use std::path::Path;
+
+    const FROZEN: &[u8] = include_bytes!("../../tests/compat/shards_v1/index.json");
+
+    #[test]
+    fn every_flipped_bit_of_an_index_is_found() {
+        let path = Path::new("index.json");
+        assert!(Index::parse(path, FROZEN).is_ok());
+        let mut bytes = FROZEN.to_vec();
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Index::parse(path, &bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    /// Numbers that contradict each other under a fingerprint that was made to fit.
+    #[test]
+    fn contradictions_are_found_behind_a_valid_fingerprint() {
+        let path = Path::new("index.json");
+        let sound = Index::parse(path, FROZEN).unwrap();
+        let changes: [fn(&mut Index); 9] = [
+            |index| index.rows += 1,
+            |index| index.row_length = 0,
+            |index| index.totals.tokens += 1,
+            |index| index.sources[1].first_row += 1,
+            |index| index.sources[1].rows = u64::MAX,
+            |index| index.shards[0].file = "../../etc/passwd".to_owned(),
+            |index| index.shards[0].rows -= 1,
+            |index| index.shards[1].crc32c.push(0),
+            |index| drop(index.files.remove("README.md")),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut index = sound.clone();
+            change(&mut index);
+            index.fingerprint = index.compute_fingerprint();
+            let error = Index::parse(path, &index.to_bytes()).expect_err("a contradiction");
+            assert!(error.to_string().contains("index.json"), "change {number}: {error}");
+        }
+    }
+}

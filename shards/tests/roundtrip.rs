@@ -57,6 +57,12 @@ fn the_same_rows_give_the_same_bytes() {
 }
 
 #[test]
+fn threads_may_share_a_set() {
+    fn shareable<T: Send + Sync>() {}
+    shareable::<ShardSet>();
+}
+
+#[test]
 fn an_empty_set_is_a_set() {
     let work = tempfile::tempdir().unwrap();
     write(work.path(), &[("text", 0)], 8, 4);

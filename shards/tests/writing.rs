@@ -3,7 +3,7 @@
 mod support;
 
 use coda_shards::{
-    ShardError, ShardSet, ShardWriter,
+    RowBuf, ShardError, ShardSet, ShardWriter,
     commit::{AtomicDir, AtomicFile, remove_dir, remove_leftovers, write_atomic},
     verify,
 };
@@ -12,11 +12,17 @@ use support::{options, reports, rows, tree, write};
 
 const SOURCES: [(&str, u64); 1] = [("text", 9)];
 
+fn push_all(writer: &mut ShardWriter, rows: &[RowBuf]) {
+    for row in rows {
+        writer.push(row).unwrap();
+    }
+}
+
 /// Writes `count` rows and stops without finishing, as a crash would.
 fn abandon(work: &Path, count: usize) {
     let options = options(work, &["text"], 8, 2);
     let mut writer = ShardWriter::create(work.join("set"), options).unwrap();
-    rows(&SOURCES, 8)[..count].iter().for_each(|row| writer.push(row).unwrap());
+    push_all(&mut writer, &rows(&SOURCES, 8)[..count]);
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn a_finished_set_is_only_replaced_on_demand() {
     let replacing = coda_shards::WriterOptions { replace: true, ..again };
     let mut writer = ShardWriter::create(&dir, replacing).unwrap();
     assert!(!dir.join("index.json").exists() && !dir.join("shard-00004.arrow").exists());
-    rows(&SOURCES, 8).iter().for_each(|row| writer.push(row).unwrap());
+    push_all(&mut writer, &rows(&SOURCES, 8));
     writer.finish(reports(&["text"])).unwrap();
     assert_eq!(verify(&dir).unwrap().shards, 3);
 }
@@ -75,7 +81,7 @@ fn two_writers_never_mix() {
     let mut first = ShardWriter::create(&dir, options(work.path(), &["text"], 8, 2)).unwrap();
     let second = ShardWriter::create(&dir, options(work.path(), &["text"], 8, 2)).err().unwrap();
     assert!(matches!(second, ShardError::Locked { .. }), "{second}");
-    rows(&SOURCES, 8).iter().for_each(|row| first.push(row).unwrap());
+    push_all(&mut first, &rows(&SOURCES, 8));
     first.finish(reports(&["text"])).unwrap();
     assert!(verify(&dir).unwrap().is_sound());
 }
@@ -94,7 +100,7 @@ fn a_race_has_one_winner() {
                     Err(ShardError::Locked { .. } | ShardError::Occupied { .. }) => return 0,
                     Err(error) => panic!("{error}"),
                 };
-                rows(&SOURCES, 8).iter().for_each(|row| writer.push(row).unwrap());
+                push_all(&mut writer, &rows(&SOURCES, 8));
                 writer.finish(reports(&["text"])).unwrap();
                 1
             };

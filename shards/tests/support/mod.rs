@@ -11,7 +11,7 @@ pub const EOS: u32 = 1;
 pub const PAD: u32 = 2;
 pub const MASK: u32 = 3;
 
-/// Any fixed stream of numbers will do: SplitMix64.
+/// Any fixed stream of numbers will do: `SplitMix64`.
 pub fn noise(seed: u64, i: u64) -> u64 {
     let mut z = seed.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
