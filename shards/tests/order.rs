@@ -111,7 +111,7 @@ fn the_order_never_changes() {
         };
         [0, 1, 2, 138, 139, 1_000_000, 1 << 41].map(at)
     };
-    // Computed by a program in another language, written from docs/shard-format.md.
+    // Computed by a separate program in Python.
     let plain = [(105, 0), (37, 0), (21, 0), (121, 0), (75, 1), (68, 7194), (81, 16_173_719)];
     assert_eq!(list(None), plain);
     let weighted =
