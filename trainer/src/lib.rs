@@ -7,6 +7,9 @@
 //! ```
 
 pub mod checkpoint;
+pub mod engine;
 pub mod metrics;
+pub mod model;
+pub mod ops;
 pub mod optim;
 pub mod sample;

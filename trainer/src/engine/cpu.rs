@@ -1,0 +1,139 @@
+//! The CPU engine: f32, all cores.
+
+use super::{Batch, Engine, EngineError, Ids, LossOutput};
+use crate::{
+    model::{Grads, ModelConfig, Network, Params, RecomputePolicy},
+    ops::{Cpu, NoneTape, OwnedTape, Scored, Tape, View, ViewMut, linear_cross_entropy, matmul},
+};
+use dfdx::prelude::{Backward, Rank0, Tensor};
+
+/// Runs the model on the CPU. Deterministic: the same batch gives the same bits whatever the number
+/// of threads.
+#[derive(Clone, Debug)]
+pub struct CpuEngine {
+    config: ModelConfig,
+    recompute: RecomputePolicy,
+}
+
+impl CpuEngine {
+    /// An engine for models of this shape.
+    #[must_use]
+    pub const fn new(config: ModelConfig, recompute: RecomputePolicy) -> Self {
+        Self { config, recompute }
+    }
+
+    /// The model's shape.
+    #[must_use]
+    pub const fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn run<T: Tape>(
+        &self,
+        mut tape: T,
+        network: &Network,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+    ) -> Result<(Tensor<Rank0, f32, Cpu, T>, LossOutput), EngineError> {
+        batch.check()?;
+        let ids = batch.noised();
+        ids.check(self.config.vocab_size)?;
+        let scored = scored(batch, mask_id);
+        if let Some(token) = scored.iter().find(|s| s.target as usize >= self.config.vocab_size) {
+            return Err(EngineError::Batch(format!(
+                "target {} is not below the vocabulary's {}",
+                token.target, self.config.vocab_size
+            )));
+        }
+        let hidden = network.hidden(&mut tape, &self.config, &ids, self.recompute);
+        let (loss, row_sums) =
+            linear_cross_entropy(tape, &hidden, network.head(), &scored, batch.rows, denominator);
+        let total = row_sums.iter().sum::<f64>() / denominator;
+        Ok((loss, LossOutput { row_sums, scored: scored.len() as u64, loss: total }))
+    }
+}
+
+impl Engine for CpuEngine {
+    fn loss_and_grads(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+        grads: &mut Grads,
+    ) -> Result<LossOutput, EngineError> {
+        let network = Network::new(&self.config, params, Some(grads));
+        let outcome = self
+            .run(OwnedTape::<f32, Cpu>::default(), &network, batch, mask_id, denominator)
+            .and_then(|(loss, output)| {
+                loss.try_backward().map_err(|e| EngineError::Tape(format!("{e:?}")))?;
+                Ok(output)
+            });
+        network.give_back(grads);
+        outcome
+    }
+
+    fn loss(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+    ) -> Result<LossOutput, EngineError> {
+        let network = Network::new(&self.config, params, None);
+        self.run(NoneTape, &network, batch, mask_id, denominator).map(|(_, output)| output)
+    }
+
+    fn logits(
+        &mut self,
+        params: &Params,
+        ids: &Ids<'_>,
+        positions: Option<&[usize]>,
+    ) -> Result<Vec<f32>, EngineError> {
+        ids.check(self.config.vocab_size)?;
+        let network = Network::new(&self.config, params, None);
+        let hidden = network.hidden(&mut NoneTape, &self.config, ids, self.recompute);
+        let (d, v) = (self.config.hidden_size, self.config.vocab_size);
+        let chosen: Vec<f32> = match positions {
+            None => hidden.data().to_vec(),
+            Some(positions) => {
+                if let Some(at) = positions.iter().find(|&&p| p >= hidden.rows()) {
+                    let tokens = hidden.rows();
+                    return Err(EngineError::Batch(format!("position {at} of {tokens} tokens")));
+                }
+                positions.iter().flat_map(|&p| &hidden.data()[p * d..][..d]).copied().collect()
+            }
+        };
+        let n = chosen.len() / d;
+        let mut logits = vec![0.0; n * v];
+        matmul(
+            ViewMut::new(&mut logits, n, v),
+            false,
+            View::new(&chosen, n, d),
+            View::new(network.head().data(), v, d).t(),
+            1.0,
+            rayon::current_num_threads(),
+        );
+        Ok(logits)
+    }
+}
+
+/// The tokens that count: noised to the mask id and not the first of their row (method §2).
+#[allow(clippy::cast_possible_truncation, reason = "weights are f32")]
+fn scored(batch: &Batch, mask_id: u32) -> Vec<Scored> {
+    let mut scored = Vec::new();
+    for (row, &sigma) in batch.sigma.iter().enumerate() {
+        for at in row * batch.len + 1..(row + 1) * batch.len {
+            if batch.noised_ids[at] == mask_id {
+                scored.push(Scored {
+                    output: at - 1,
+                    row,
+                    target: batch.input_ids[at],
+                    weight: (1.0 / sigma) as f32,
+                });
+            }
+        }
+    }
+    scored
+}

@@ -1,0 +1,173 @@
+//! Engines: what turns a batch into a loss and gradients.
+//!
+//! All engines read the same [`Batch`], work on the same [`Params`] and are held to the same
+//! references. This build has one, [`CpuEngine`].
+
+mod cpu;
+
+pub use cpu::CpuEngine;
+
+use crate::model::{Grads, Params};
+use thiserror::Error;
+
+/// Rows of one forward pass. All lists are row-major `[rows, len]` unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Number of rows (B).
+    pub rows: usize,
+    /// Tokens per row (L).
+    pub len: usize,
+    /// The clean ids, after truncation (S2): the targets.
+    pub input_ids: Vec<u32>,
+    /// What the model sees. A position is scored when this is the mask id and the position is not
+    /// the first of its row (method §2).
+    pub noised_ids: Vec<u32>,
+    /// The noise level of each row `[rows]`; a scored token weighs `1 / sigma`.
+    pub sigma: Vec<f64>,
+    /// The document each token belongs to, never falling within a row; tokens attend only inside
+    /// their document. Absent: every token attends to its whole row.
+    pub segment_ids: Option<Vec<u32>>,
+}
+
+/// The loss of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossOutput {
+    /// The sum of the weighted cross entropies of each row `[rows]`, not yet divided. A row's value
+    /// does not depend on the rows beside it.
+    pub row_sums: Vec<f64>,
+    /// Number of scored tokens.
+    pub scored: u64,
+    /// The sum of `row_sums` in order, divided by the denominator.
+    pub loss: f64,
+}
+
+/// Why an engine could not run a batch.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The batch does not fit itself or the model.
+    #[error("the batch is malformed: {0}")]
+    Batch(String),
+    /// The tape failed, which on the CPU means that memory ran out.
+    #[error("the backward pass failed: {0}")]
+    Tape(String),
+}
+
+/// Runs the model.
+pub trait Engine {
+    /// The loss of a batch, with its gradients *added* to `grads`.
+    ///
+    /// `loss = (1 / denominator) · Σ scored · CE / sigma` (method §2); `denominator` is the number
+    /// of tokens of the *global* batch, so the gradients of its parts add up.
+    ///
+    /// # Errors
+    /// If the batch is malformed or memory runs out.
+    fn loss_and_grads(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+        grads: &mut Grads,
+    ) -> Result<LossOutput, EngineError>;
+
+    /// The loss alone.
+    ///
+    /// # Errors
+    /// As [`Engine::loss_and_grads`].
+    fn loss(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+    ) -> Result<LossOutput, EngineError>;
+
+    /// Logits `[positions, V]` as the model puts them out, *unshifted*: the output at position
+    /// `j - 1` predicts token `j`. `positions` index into the flattened `[rows, len]`; absent means
+    /// all of them, in order.
+    ///
+    /// # Errors
+    /// If the ids are malformed or memory runs out.
+    fn logits(
+        &mut self,
+        params: &Params,
+        ids: &Ids<'_>,
+        positions: Option<&[usize]>,
+    ) -> Result<Vec<f32>, EngineError>;
+}
+
+/// Token ids to run the model on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids<'a> {
+    /// Number of rows (B).
+    pub rows: usize,
+    /// Tokens per row (L).
+    pub len: usize,
+    /// The ids `[rows, len]`.
+    pub ids: &'a [u32],
+    /// As [`Batch::segment_ids`].
+    pub segment_ids: Option<&'a [u32]>,
+}
+
+impl Batch {
+    /// What the model sees of this batch.
+    #[must_use]
+    pub fn noised(&self) -> Ids<'_> {
+        Ids {
+            rows: self.rows,
+            len: self.len,
+            ids: &self.noised_ids,
+            segment_ids: self.segment_ids.as_deref(),
+        }
+    }
+
+    /// Refuses lists of the wrong length and noise levels that are no probability above 0.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let tokens = self.rows * self.len;
+        if self.input_ids.len() != tokens || self.sigma.len() != self.rows {
+            return Err(EngineError::Batch(format!(
+                "{} rows of {} tokens need {tokens} ids and {} sigmas, found {} and {}",
+                self.rows,
+                self.len,
+                self.rows,
+                self.input_ids.len(),
+                self.sigma.len()
+            )));
+        }
+        if let Some(sigma) = self.sigma.iter().find(|&&s| !(s > 0.0 && s <= 1.0)) {
+            return Err(EngineError::Batch(format!("sigma {sigma} is not in (0, 1]")));
+        }
+        Ok(())
+    }
+}
+
+impl Ids<'_> {
+    pub(crate) fn check(&self, vocab: usize) -> Result<(), EngineError> {
+        let tokens = self.rows * self.len;
+        if self.ids.len() != tokens || tokens == 0 {
+            return Err(EngineError::Batch(format!(
+                "{} rows of {} tokens need {tokens} ids (and at least one), found {}",
+                self.rows,
+                self.len,
+                self.ids.len()
+            )));
+        }
+        if let Some(at) = self.ids.iter().position(|&id| id as usize >= vocab) {
+            return Err(EngineError::Batch(format!(
+                "id {} at row {}, position {} is not below the vocabulary's {vocab}",
+                self.ids[at],
+                at / self.len,
+                at % self.len
+            )));
+        }
+        let Some(segments) = self.segment_ids else { return Ok(()) };
+        let falls = |row: &[u32]| row.windows(2).any(|pair| pair[1] < pair[0]);
+        if segments.len() != tokens || segments.chunks(self.len).any(falls) {
+            return Err(EngineError::Batch(
+                "segment ids must be one a token and never fall within a row".into(),
+            ));
+        }
+        Ok(())
+    }
+}

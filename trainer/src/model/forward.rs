@@ -1,0 +1,168 @@
+//! The forward pass: a Qwen3-like transformer that looks both ways (method §1).
+
+use super::{Grads, ModelConfig, Params};
+use crate::ops::{
+    AttentionShape, Block, Rotary, Tape, Var, Weight, attention, embed, head_norm_rope, linear,
+    recompute, rms_norm, segment_ranges, swiglu,
+};
+use std::{cell::RefCell, mem, ops::Range, rc::Rc};
+
+/// What the backward pass keeps of the forward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecomputePolicy {
+    /// Every activation.
+    #[default]
+    None,
+    /// Each layer's input; the layer runs again.
+    Layer,
+}
+
+/// The parameters of one step, with cells for their gradients.
+#[derive(Debug)]
+pub struct Network {
+    embedding: Weight,
+    layers: Vec<Layer>,
+    norm: Weight,
+    head: Weight,
+    cells: Vec<Rc<RefCell<Vec<f32>>>>,
+    eps: f32,
+}
+
+/// The sizes and tables that all layers share for one batch.
+#[derive(Clone, Debug)]
+struct Setting {
+    shape: AttentionShape,
+    rotary: Rotary,
+    segments: Option<Rc<Vec<Range<usize>>>>,
+    eps: f32,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    input_norm: Weight,
+    q: Weight,
+    k: Weight,
+    v: Weight,
+    q_norm: Weight,
+    k_norm: Weight,
+    o: Weight,
+    post_norm: Weight,
+    gate: Weight,
+    up: Weight,
+    down: Weight,
+}
+
+/// A layer with its setting: what recomputation runs again.
+struct LayerBlock {
+    layer: Layer,
+    setting: Setting,
+}
+
+impl Network {
+    /// Takes the parameters, shared, and the gradients, to be added into; give the latter back with
+    /// [`Network::give_back`]. Without gradients the network can only run forward.
+    ///
+    /// # Panics
+    /// If the parameters are not laid out for `config`.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the model computes in f32")]
+    pub fn new(config: &ModelConfig, params: &Params, grads: Option<&mut Grads>) -> Self {
+        let cells: Vec<Rc<RefCell<Vec<f32>>>> = match grads {
+            Some(grads) => {
+                grads.values.iter_mut().map(|g| Rc::new(RefCell::new(mem::take(g)))).collect()
+            }
+            None => (0..params.len()).map(|_| Rc::default()).collect(),
+        };
+        let mut next = 0;
+        let mut weight = || {
+            let shape = &params.layout()[next].shape;
+            let (rows, width) =
+                if let [width] = shape[..] { (1, width) } else { (shape[0], shape[1]) };
+            next += 1;
+            Weight::new(params.shared(next - 1), Rc::clone(&cells[next - 1]), rows, width)
+        };
+        let embedding = weight();
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| Layer {
+                input_norm: weight(),
+                q: weight(),
+                k: weight(),
+                v: weight(),
+                q_norm: weight(),
+                k_norm: weight(),
+                o: weight(),
+                post_norm: weight(),
+                gate: weight(),
+                up: weight(),
+                down: weight(),
+            })
+            .collect();
+        let norm = weight();
+        let head = if config.tie_word_embeddings { embedding.clone() } else { weight() };
+        assert_eq!(next, params.len(), "the parameters are laid out for this shape");
+        Self { embedding, layers, norm, head, cells, eps: config.rms_norm_eps as f32 }
+    }
+
+    /// Puts the gradients back where [`Network::new`] took them from.
+    pub fn give_back(self, grads: &mut Grads) {
+        for (value, cell) in grads.values.iter_mut().zip(&self.cells) {
+            *value = cell.take();
+        }
+    }
+
+    /// The head `[V, D]`; the embedding when it is tied.
+    #[must_use]
+    pub fn head(&self) -> &Weight {
+        &self.head
+    }
+
+    /// The final hidden states `[B·L, D]`, after the last norm, of ids `[B, L]`.
+    pub fn hidden<T: Tape>(
+        &self,
+        tape: &mut T,
+        config: &ModelConfig,
+        ids: &crate::engine::Ids<'_>,
+        policy: RecomputePolicy,
+    ) -> Var {
+        let setting = Setting {
+            shape: AttentionShape {
+                rows: ids.rows,
+                len: ids.len,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+            },
+            rotary: Rotary::new(ids.len, config.head_dim, config.rope_theta),
+            segments: ids.segment_ids.map(|s| Rc::new(segment_ranges(s, ids.len))),
+            eps: self.eps,
+        };
+        let mut x = embed(tape, &self.embedding, ids.ids);
+        for layer in &self.layers {
+            let block = LayerBlock { layer: layer.clone(), setting: setting.clone() };
+            x = match policy {
+                RecomputePolicy::None => block.forward(tape, &x),
+                RecomputePolicy::Layer => recompute(tape, &x, block),
+            };
+        }
+        rms_norm(tape, &x, &self.norm, self.eps)
+    }
+}
+
+impl Block for LayerBlock {
+    fn forward<T: Tape>(&self, tape: &mut T, x: &Var) -> Var {
+        let Self { layer, setting: Setting { shape, rotary, segments, eps } } = self;
+        let h = rms_norm(tape, x, &layer.input_norm, *eps);
+        let q = linear(tape, &h, &layer.q, None);
+        let q = head_norm_rope(tape, &q, &layer.q_norm, *eps, rotary);
+        let k = linear(tape, &h, &layer.k, None);
+        let k = head_norm_rope(tape, &k, &layer.k_norm, *eps, rotary);
+        let v = linear(tape, &h, &layer.v, None);
+        let a = attention(tape, &q, &k, &v, *shape, segments.as_ref());
+        let x = linear(tape, &a, &layer.o, Some(x));
+        let h = rms_norm(tape, &x, &layer.post_norm, *eps);
+        let gate = linear(tape, &h, &layer.gate, None);
+        let up = linear(tape, &h, &layer.up, None);
+        let f = swiglu(tape, &gate, &up);
+        linear(tape, &f, &layer.down, Some(&x))
+    }
+}
