@@ -82,7 +82,7 @@ impl Recipe {
         let asked = train.epochs.or(defaults.epochs.filter(|_| train.steps.is_none()));
         let ratio = asked.map_or_else(
             || first_epoch(epochs, total_steps, global_batch),
-            |epochs| to_millionth((1.0 / epochs).min(1.0)),
+            |epochs| (1.0 / epochs).min(1.0),
         );
         let curriculum = Curriculum { score_pads, ..curriculum(manifest, &defaults, ratio) };
         curriculum.check()?;
@@ -127,12 +127,7 @@ impl Recipe {
 fn first_epoch(epochs: Epochs, total_steps: u64, global_batch: u32) -> f64 {
     epochs
         .steps_per_epoch(total_steps, global_batch)
-        .map_or(0.1, |steps| to_millionth((steps / total_steps as f64).min(1.0)))
-}
-
-/// A short decimal is the same number after any JSON reader has read it back.
-fn to_millionth(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
+        .map_or(0.1, |steps| (steps / total_steps as f64).min(1.0))
 }
 
 fn curriculum(manifest: &Manifest, defaults: &Defaults, first_epoch: f64) -> Curriculum {

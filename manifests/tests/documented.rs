@@ -1,0 +1,149 @@
+//! `docs/manifest.md` lists the keys that exist: all of them, and no others.
+
+use coda_manifests::{
+    Checkpoint, ConditionedSpan, Curriculum, Data, Engine, Eval, Fields, Format, LearningRate,
+    LrSchedule, Manifest, MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Recompute,
+    Schedule, Source, SourceKind, TokenCount, Tokenizer, Train,
+};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A manifest in which every key is present. Struct literals without `..`: a new field does not
+/// compile until it stands here.
+fn everything() -> Manifest {
+    let some = || Some("x".to_owned());
+    let chance = || Some(Schedule::Constant(0.5));
+    let yaml = "{version: 1, name: x, stage: post, allowed_roots: [x], tokenizer: {path: x}, \
+                data: {out: x, row_length: 8, sources: [{name: x, paths: [x], kind: sft}]}}";
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("x.yaml");
+    let none: &[&str] = &[];
+    let mut manifest = Manifest::from_yaml(yaml, &here, none, &[]).unwrap();
+    manifest.tokenizer = Tokenizer {
+        path: "x".to_owned(),
+        eos: "x".to_owned(),
+        pad: "x".to_owned(),
+        mask: "x".to_owned(),
+        match_special_text: false,
+    };
+    let source = Source {
+        name: "x".to_owned(),
+        paths: vec!["x".to_owned()],
+        format: Format::Auto,
+        kind: SourceKind::Sft,
+        text_field: "x".to_owned(),
+        fields: Some(Fields { instruction: some(), output: some(), messages: some() }),
+        languages: vec!["x".to_owned()],
+        extensions: vec!["x".to_owned()],
+        exclude: vec!["x".to_owned()],
+        license: some(),
+        tokens: Some(TokenCount(1)),
+        weight: Some(1.0),
+    };
+    manifest.data = Data {
+        out: "x".to_owned(),
+        row_length: 8,
+        rows_per_shard: 1,
+        held_out: 0.0,
+        max_reject_rate: 0.0,
+        max_document_bytes: 1,
+        overlong: Some(Overlong::Drop),
+        sources: vec![source],
+    };
+    manifest.curriculum = Curriculum {
+        p1: chance(),
+        p2: chance(),
+        p3: chance(),
+        block_sizes: Some(Schedule::Constant(vec![4])),
+        sampling_eps: chance(),
+        conditioned_span: Some(ConditionedSpan::Off),
+    };
+    manifest.model = Some(Model {
+        init: some(),
+        hidden_size: Some(1),
+        num_hidden_layers: Some(1),
+        intermediate_size: Some(1),
+        num_attention_heads: Some(1),
+        num_key_value_heads: Some(1),
+        head_dim: Some(2),
+        vocab_size: Some(1),
+        rope_theta: Some(1.0),
+        rms_norm_eps: Some(1.0),
+        tie_word_embeddings: Some(false),
+    });
+    manifest.train = Train {
+        engine: Engine::Auto,
+        out: some(),
+        steps: Some(1),
+        epochs: Some(1.0),
+        global_batch: Some(1),
+        micro_batch: Some(1),
+        optimizer: Some(Optimizer {
+            kind: Some(OptimizerKind::Adamw),
+            betas: Some([0.5, 0.5]),
+            eps: Some(1.0),
+            weight_decay: Some(0.0),
+            decay_rate: Some(-0.5),
+            clip_threshold: Some(1.0),
+        }),
+        lr: Some(LearningRate {
+            peak: Some(1.0),
+            schedule: Some(LrSchedule::Linear),
+            warmup_steps: Some(1),
+            warmup_ratio: Some(0.5),
+            min_ratio: Some(0.5),
+        }),
+        grad_clip: Some(1.0),
+        document_attention: Some(false),
+        score_pads: Some(false),
+        recompute: Recompute::None,
+        master_weights: MasterWeights::F32,
+        eval: Eval { every: Some(1), batches: Some(1) },
+        checkpoint: Checkpoint { every: Some(1), keep: Some(1) },
+        log_every: Some(1),
+    };
+    manifest
+}
+
+fn collect(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                collect(value, &path, keys);
+                keys.insert(path);
+            }
+        }
+        Value::Array(items) => {
+            for item in items.iter().filter(|item| item.is_object()) {
+                collect(item, &format!("{path}[]"), keys);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_lists_every_key_and_no_other() {
+    let mut keys = BTreeSet::new();
+    collect(&serde_json::to_value(everything()).unwrap(), "", &mut keys);
+    assert!(keys.len() > 75, "{keys:?}");
+
+    let page = include_str!("../../docs/manifest.md");
+    let documented: BTreeSet<&str> = page
+        .split("## Defaults by stage")
+        .next()
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(key, _)| key))
+        .filter(|key| !key.starts_with('{'))
+        .collect();
+    for key in &keys {
+        // A group whose keys are all listed need not be listed itself.
+        let group = documented.iter().any(|other| other.starts_with(&format!("{key}.")));
+        assert!(group || documented.contains(key.as_str()), "docs/manifest.md does not have {key}");
+    }
+    for key in documented {
+        assert!(keys.contains(key), "docs/manifest.md has {key}, which is no key");
+    }
+}
