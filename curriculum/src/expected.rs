@@ -52,7 +52,7 @@ pub fn packed_row(settings: &Settings, context: &Context, length: u32) -> Expect
 }
 
 /// The expectations for a row of the shape of `row` (its key and epoch, and the context's seed and
-/// step, play no part). O(L) time for a row of one span.
+/// step, play no part). Cheap enough for every row of a run: O(spans + block sizes).
 ///
 /// # Panics
 /// As [`crate::plan_row`].
@@ -72,27 +72,19 @@ pub fn row_like(settings: &Settings, context: &Context, row: &RowView<'_>) -> Ex
     } else {
         Vec::new()
     };
-    let count = |bounds: &Bounds| {
-        let runs = runs(row, bounds);
-        let blocked = blocks.iter().map(|block| block.count(&runs)).sum::<Count>();
-        token.count(&runs) * (1.0 - s3_share) + blocked * (s3_share / blocks.len().max(1) as f64)
-    };
-
-    let plain = Bounds::of(settings, context, row);
-    let mut total = count(&plain) * (1.0 - s1_share - s2_share);
-    if s1_share + s2_share > 0.0 {
-        let cuts = f64::from(row.length - 1);
-        for cut in 1..row.length {
-            if s1_share > 0.0 {
-                let bounds = Bounds { prefix: plain.prefix.max(cut), ..plain };
-                total = total + count(&bounds) * (s1_share / cuts);
-            }
-            if s2_share > 0.0 {
-                let bounds = Bounds { valid: plain.valid.min(cut), ..plain };
-                total = total + count(&bounds) * (s2_share / cuts);
-            }
-        }
-    }
+    let runs = runs(row, &Bounds::of(settings, context, row));
+    let kinds = std::iter::once((&token, 1.0 - s3_share));
+    let of_each = s3_share / blocks.len().max(1) as f64;
+    let kinds = kinds.chain(blocks.iter().map(|block| (block, of_each)));
+    let cuts = f64::from(row.length.saturating_sub(1).max(1));
+    let total: Count = kinds
+        .map(|(coverage, share)| {
+            let whole = coverage.whole(&runs) * (1.0 - s1_share - s2_share);
+            let prefixed = coverage.prefixed(&runs) * (s1_share / cuts);
+            let truncated = coverage.truncated(&runs, row.length) * (s2_share / cuts);
+            (whole + prefixed + truncated) * share
+        })
+        .sum();
     Expected {
         masked_fraction: total.masked / f64::from(row.length.max(1)),
         scored_tokens: total.masked - total.first,
@@ -155,17 +147,111 @@ impl Coverage {
         Self { k, below: std::iter::once(0.0).chain(sums).collect(), by_windows }
     }
 
-    fn count(&self, runs: &[Range<u32>]) -> Count {
-        let long = runs.iter().filter(|run| run.end - run.start >= self.k);
-        long.map(|run| {
+    /// Expected masked positions in a run of `n`.
+    fn run(&self, n: u32) -> f64 {
+        if n < self.k {
+            return 0.0;
+        }
+        // Towards the middle of the run the windows rise from 1 to `most`, stay, and fall again.
+        let most = self.k.min(n - self.k + 1);
+        let slopes = 2.0 * self.below[most as usize];
+        slopes + f64::from(n - 2 * (most - 1)) * self.by_windows[most as usize]
+    }
+
+    /// The sum of [`Coverage::run`] over the lengths `1..=m`.
+    fn runs_up_to(&self, m: u32) -> f64 {
+        // From 2k - 1 on every further position adds the same.
+        let short: f64 = (self.k..=m.min(2 * self.k - 2)).map(|n| self.run(n)).sum();
+        let long = f64::from((m + 2).saturating_sub(2 * self.k));
+        let plateaus = self.by_windows[self.k as usize] * long * (long + 1.0) / 2.0;
+        short + 2.0 * self.below[self.k as usize] * long + plateaus
+    }
+
+    /// Position 0, in a run of `n` that starts there.
+    fn first(&self, n: u32) -> f64 {
+        if n >= self.k { self.by_windows[1] } else { 0.0 }
+    }
+
+    /// The runs as they are.
+    fn whole(&self, runs: &[Range<u32>]) -> Count {
+        let masked = runs.iter().map(|run| self.run(run.end - run.start)).sum();
+        let first = runs.first().filter(|run| run.start == 0);
+        Count { masked, first: first.map_or(0.0, |run| self.first(run.end)) }
+    }
+
+    /// The sum over S1's cuts `1..L`: a cut inside a run leaves its end, one before it all of it.
+    fn prefixed(&self, runs: &[Range<u32>]) -> Count {
+        let of = |run: &Range<u32>| {
             let n = run.end - run.start;
-            // Towards the middle of the run the windows rise from 1 to `most`, stay, and fall again.
-            let most = self.k.min(n - self.k + 1);
-            let slopes = 2.0 * self.below[most as usize];
-            let plateau = f64::from(n - 2 * (most - 1)) * self.by_windows[most as usize];
-            let first = if run.start == 0 { self.by_windows[1] } else { 0.0 };
-            Count { masked: slopes + plateau, first }
-        })
-        .sum()
+            f64::from(run.start) * self.run(n) + self.runs_up_to(n - 1)
+        };
+        Count { masked: runs.iter().map(of).sum(), first: 0.0 }
+    }
+
+    /// The sum over S2's cuts `1..L`: a cut inside a run leaves its start, one after it all of it.
+    fn truncated(&self, runs: &[Range<u32>], length: u32) -> Count {
+        let of = |run: &Range<u32>| {
+            let n = run.end - run.start;
+            f64::from(length - run.end) * self.run(n) + self.runs_up_to(n - 1)
+        };
+        let first = runs.first().filter(|run| run.start == 0).map_or(0.0, |run| {
+            let inside = f64::from(run.end.saturating_sub(self.k)) * self.by_windows[1];
+            f64::from(length - run.end) * self.first(run.end) + inside
+        });
+        Count { masked: runs.iter().map(of).sum(), first }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, Coverage};
+    use proptest::prelude::*;
+    use std::ops::Range;
+
+    /// Position by position: how many windows of its run lie around it.
+    fn counted(coverage: &Coverage, runs: impl Iterator<Item = Range<u32>>) -> Count {
+        let mut count = Count { masked: 0.0, first: 0.0 };
+        for run in runs {
+            for position in run.clone() {
+                let starts = run.start..(run.end + 1).saturating_sub(coverage.k);
+                let around = |s: &u32| (*s..s + coverage.k).contains(&position);
+                let p = coverage.by_windows[starts.filter(around).count()];
+                count.masked += p;
+                count.first += if position == 0 { p } else { 0.0 };
+            }
+        }
+        count
+    }
+
+    proptest! {
+        #[test]
+        fn sums_equal_counting(
+            k in 1u32..20,
+            eps in 1e-3f64..1.0,
+            gaps in prop::collection::vec((0u32..9, 1u32..40), 0..5),
+            tail in 0u32..9,
+        ) {
+            let mut at = 0;
+            let mut runs: Vec<Range<u32>> = Vec::new();
+            for (i, (gap, n)) in gaps.into_iter().enumerate() {
+                let start = at + gap.max(u32::from(i > 0));
+                at = start + n;
+                runs.push(start..at);
+            }
+            let length = at + tail;
+            let coverage = Coverage::new(k, eps);
+            let clipped = |keep: Range<u32>| {
+                let clip = move |run: &Range<u32>| run.start.max(keep.start)..run.end.min(keep.end);
+                counted(&coverage, runs.iter().map(clip))
+            };
+            let same = |a: Count, b: Count| {
+                (a.masked - b.masked).abs() < 1e-8 && (a.first - b.first).abs() < 1e-8
+            };
+            prop_assert!(same(coverage.whole(&runs), clipped(0..length)));
+            let prefixed = (1..length).map(|cut| clipped(cut..length)).sum();
+            prop_assert!(same(coverage.prefixed(&runs), prefixed));
+            let truncated = (1..length).map(|cut| clipped(0..cut)).sum();
+            prop_assert!(same(coverage.truncated(&runs, length), truncated));
+        }
     }
 }

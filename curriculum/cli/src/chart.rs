@@ -59,8 +59,9 @@ pub(crate) fn svg(timeline: &Timeline) -> Result<String, String> {
 fn panels(timeline: &Timeline) -> Vec<Panel> {
     let curve = |label, colour, width, value: fn(&Values) -> f64| {
         let points = timeline.points.iter();
-        let points = points.map(|point| (point.step as f64, value(&point.values))).collect();
-        Curve { label, colour, width, pieces: vec![points] }
+        let points: Vec<_> =
+            points.map(|point| (point.step as f64, value(&point.values))).collect();
+        Curve { label, colour, width, pieces: vec![bends(&points)] }
     };
     // The narrower curves lie on the wider ones, so that equal schedules can all be seen.
     let strategies = vec![
@@ -93,6 +94,25 @@ fn panels(timeline: &Timeline) -> Vec<Panel> {
     }
     panels.push(panel("Learning rate", "learning rate", 1e-12, number, rate));
     panels
+}
+
+/// Leaves out the points that lie on a straight way between their neighbours: the picture rounds to
+/// whole pixels, which many points on a slope would show as stairs.
+fn bends(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut kept: Vec<(f64, f64)> = Vec::new();
+    for (i, &(x, y)) in points.iter().enumerate() {
+        let straight = match (kept.last(), points.get(i + 1)) {
+            (Some(&(x0, y0)), Some(&(x1, y1))) => {
+                let on_the_way = y0 + (y1 - y0) * (x - x0) / (x1 - x0);
+                (on_the_way - y).abs() <= 1e-9 * (y0.abs() + y1.abs())
+            }
+            _ => false,
+        };
+        if !straight {
+            kept.push((x, y));
+        }
+    }
+    kept
 }
 
 /// One piece per line of the table and block size, at the logarithm of the size.
@@ -182,5 +202,19 @@ fn step_label(step: f64) -> String {
         step if step >= 1e6 => format!("{}M", number(step / 1e6)),
         step if step >= 1e3 => format!("{}k", number(step / 1e3)),
         step => number(step),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bends;
+
+    #[test]
+    fn straight_stretches_keep_their_ends() {
+        let rising = |x: i32| (f64::from(x), f64::from(x.min(5)));
+        let kept = bends(&(0..=9).map(rising).collect::<Vec<_>>());
+        assert_eq!(kept, [(0.0, 0.0), (5.0, 5.0), (9.0, 5.0)]);
+        assert_eq!(bends(&[(1.0, 2.0)]), [(1.0, 2.0)]);
+        assert_eq!(bends(&[]), []);
     }
 }

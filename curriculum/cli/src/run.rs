@@ -6,7 +6,7 @@ use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
 use coda_shards::{
     Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceRange, commit,
 };
-use coda_stages::{Epochs, Recipe};
+use coda_stages::{Epochs, Recipe, RecipeError};
 use std::path::{Path, PathBuf};
 
 /// A manifest with its recipe, and the shard set when there is one.
@@ -37,8 +37,15 @@ impl Resolved {
         let data =
             if there && assumed_rows.is_none() { Some(Data::open(&manifest, &dir)?) } else { None };
         let rows = data.as_ref().map(|data| data.order.train_rows()).or(assumed_rows);
-        let recipe = Recipe::resolve(&manifest, rows)
-            .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
+        let recipe = Recipe::resolve(&manifest, rows).map_err(|error| {
+            let hint = match error {
+                RecipeError::NeedsRows { .. } | RecipeError::NeedsEpochs { .. } => {
+                    Some("ingest first, or `show` the curriculum with --rows N".to_owned())
+                }
+                _ => error.hint(),
+            };
+            Failure::from_error(Exit::Usage, &error).maybe_hint(hint)
+        })?;
         Ok(Self { manifest, recipe, data, dir })
     }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// More epochs than this are not listed one by one: only those at which something changes.
 const MOST_EPOCHS: u32 = 100;
 /// The picture samples this many steps, besides the edges of the lines.
-const SAMPLES: u64 = 240;
+const SAMPLES: u64 = 120;
 
 /// What a timeline is made from: a resolved run.
 pub(crate) struct Run<'a> {

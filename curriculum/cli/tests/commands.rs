@@ -302,6 +302,14 @@ fn mistakes_have_their_exit_codes_and_a_hint() {
     assert!(code == 2 && stderr.contains("p4"), "{code} {stderr}");
     let (code, stderr) = house.refused(&["show", "--manifest", "none.yaml"]);
     assert!(code == 3 && stderr.contains("none.yaml"), "{code} {stderr}");
+    let unknown = House::new();
+    let post = MANIFEST.replace("stage: mid", "stage: post").replace("steps: 100", "epochs: 2");
+    let sft = "kind: sft, fields: {instruction: a, output: b}, paths";
+    fs::write(unknown.path("post.yaml"), post.replace("paths", sft)).expect("the manifest");
+    let post = ["show", "--manifest", "post.yaml"];
+    let (code, stderr) = unknown.refused(&post);
+    assert!(code == 2 && stderr.contains("--rows N"), "{code} {stderr}");
+    assert!(unknown.stdout(&[post.as_slice(), &["--rows", "8"]].concat()).contains(" 4 steps of "));
     let rows = ["draw", "--manifest", "run.yaml", "--step", "0", "--rows"];
     assert_eq!(house.refused(&[rows.as_slice(), &["40..51"]].concat()).0, 2);
     assert_eq!(house.refused(&[rows.as_slice(), &["9..3"]].concat()).0, 2);
