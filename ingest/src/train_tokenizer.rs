@@ -8,7 +8,7 @@ use crate::{
     decode::{Batch, BatchSink, DecodeError, DecodeOptions, Limits, decode},
     record::{Document, Extractor, RecordShape},
     source::InputFile,
-    tokenize::{QWEN2_PATTERN, text_pieces},
+    tokenize::{PIECE_BYTES, QWEN2_PATTERN, pieces},
 };
 use std::sync::{
     atomic::{AtomicU64, Ordering},
@@ -117,8 +117,8 @@ pub fn train(
             bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
             advance(text.len() as u64);
         });
-        let pieces =
-            counted.flat_map(|text| text_pieces(&text).map(str::to_owned).collect::<Vec<_>>());
+        let pieces = counted
+            .flat_map(|text| pieces(&text, PIECE_BYTES).map(str::to_owned).collect::<Vec<_>>());
         tokenizer.train(&mut trainer, pieces).map_err(|e| TrainError::Trainer(e.to_string()))?;
         let rejected = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok::<u64, TrainError>(rejected)

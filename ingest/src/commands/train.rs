@@ -69,7 +69,8 @@ impl Train {
         let started = Instant::now();
         let filters =
             Filters { extensions: self.extensions, exclude: self.exclude, ..Filters::default() };
-        let files = list_files("--input", &self.input, &filters).map_err(|e| super::source_failure(&e))?;
+        let files =
+            list_files("--input", &self.input, &filters).map_err(|e| super::source_failure(&e))?;
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         let progress = Progress::start(
             self.progress,
@@ -84,7 +85,8 @@ impl Train {
             max_bytes: self.max_bytes,
             max_document_bytes: 64 << 20,
         };
-        let trained = train(&files, &options, &|bytes| progress.advance(bytes)).map_err(|e| failure(&e))?;
+        let trained =
+            train(&files, &options, &|bytes| progress.advance(bytes)).map_err(|e| failure(&e))?;
         progress.finish();
         write_atomic(&self.out, |file| file.write_all(trained.json.as_bytes()))
             .map_err(|error| super::file_failure(&error))?;

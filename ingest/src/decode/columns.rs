@@ -152,5 +152,10 @@ pub(super) fn guarded<T>(
 
 /// A fault of the container itself.
 pub(super) fn damaged(what: &str, error: &dyn std::fmt::Display) -> DecodeError {
-    DecodeError::Damaged(Fault::new("corrupt", format!("the {what} is damaged: {error}")))
+    let text = error.to_string();
+    DecodeError::Damaged(if text.contains("without IPC compression") {
+        Fault::new("unsupported", format!("the {what} is compressed inside; write it uncompressed"))
+    } else {
+        Fault::new("corrupt", format!("the {what} is damaged: {text}"))
+    })
 }

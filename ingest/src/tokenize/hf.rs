@@ -109,7 +109,7 @@ impl HfEncoder {
         let mut documents = Tokenizer::from_bytes(&json).map_err(|e| parse(e.to_string()))?;
         documents.with_padding(None);
         documents.with_truncation(None).map_err(|e| parse(e.to_string()))?;
-        let splits = can_split(&documents);
+        let splits = !match_special_text && can_split(&documents);
         if !match_special_text {
             let controls: Vec<AddedToken> = documents
                 .get_added_tokens_decoder()
@@ -215,7 +215,7 @@ fn is_control(token: &AddedToken) -> bool {
 }
 
 /// Whether [`split::pieces`] is proved not to change ids for this tokenizer: the Qwen2 pre-tokenizer,
-/// NFC or no normalizer, and no added token that looks at its surroundings or holds a line feed.
+/// NFC or no normalizer, and no added token that is matched (a cut could go through it).
 fn can_split(tokenizer: &Tokenizer) -> bool {
     let as_json = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
     let normalizer = as_json(serde_json::to_value(tokenizer.get_normalizer()));
@@ -230,7 +230,5 @@ fn can_split(tokenizer: &Tokenizer) -> bool {
         && second["type"] == "ByteLevel"
         && second["add_prefix_space"] == false
         && second["use_regex"] == false
-        && tokenizer.get_added_tokens_decoder().values().all(|token| {
-            !(token.lstrip || token.rstrip || token.single_word || token.content.contains('\n'))
-        })
+        && tokenizer.get_added_tokens_decoder().values().all(is_control)
 }

@@ -11,7 +11,7 @@ mod split;
 pub use chat::{ChatEncoder, ChatError, ChatRow, Message, Role};
 pub use hf::{HfEncoder, TokenizerError};
 pub use specials::{SpecialNames, Specials};
-pub use split::{QWEN2_PATTERN, text_pieces};
+pub use split::{PIECE_BYTES, QWEN2_PATTERN, pieces};
 
 /// A document that the tokenizer cannot encode (for instance an unknown word and no `unk` token).
 #[derive(Debug, thiserror::Error)]

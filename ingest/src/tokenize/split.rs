@@ -7,42 +7,33 @@
 pub const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Pieces are at least this long before a cut is looked for.
-pub(super) const PIECE_BYTES: usize = 128 * 1024;
+pub const PIECE_BYTES: usize = 128 * 1024;
 
-/// Cuts `text` after a line feed that an ASCII letter follows.
+/// Cuts `text` into pieces of at least `piece_bytes`, between an ASCII letter and an ASCII character
+/// that is no letter.
 ///
-/// With [`QWEN2_PATTERN`] the pretoken before such a place always ends there: only `[\r\n]*` at the
-/// end of a punctuation run and `\s*[\r\n]+` can hold a line feed, neither can hold a letter, and the
-/// letter's own alternative (`[^\r\n\p{L}\p{N}]?\p{L}+`) refuses a line feed before it. The regex
-/// looks back nowhere, and NFC composes neither a line feed nor an ASCII letter with what is before.
-pub(super) fn pieces(text: &str, piece_bytes: usize) -> impl Iterator<Item = &str> {
+/// With [`QWEN2_PATTERN`] a pretoken always ends there: every alternative that holds a letter ends
+/// with its last letter. The regex looks back nowhere, so what follows is split as if the text began
+/// with it, and NFC composes no ASCII character with the one before.
+pub fn pieces(text: &str, piece_bytes: usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let cut = cut_after(rest.as_bytes(), piece_bytes).unwrap_or(rest.len());
+        let cut = cut_from(rest.as_bytes(), piece_bytes).unwrap_or(rest.len());
         let (piece, after) = rest.split_at(cut);
         rest = after;
         Some(piece)
     })
 }
 
-/// The pieces of a document for a tokenizer with [`QWEN2_PATTERN`].
-pub fn text_pieces(text: &str) -> impl Iterator<Item = &str> {
-    pieces(text, PIECE_BYTES)
-}
-
-fn cut_after(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while at + 1 < bytes.len() {
-        let feed = at + memchr::memchr(b'\n', &bytes[at..bytes.len() - 1])?;
-        if bytes[feed + 1].is_ascii_alphabetic() {
-            return Some(feed + 1);
-        }
-        at = feed + 1;
-    }
-    None
+fn cut_from(bytes: &[u8], from: usize) -> Option<usize> {
+    let tail = bytes.get(from.saturating_sub(1)..)?;
+    let is_cut = |pair: &[u8]| {
+        pair[0].is_ascii_alphabetic() && pair[1].is_ascii() && !pair[1].is_ascii_alphabetic()
+    };
+    tail.windows(2).position(is_cut).map(|at| from.max(1) + at)
 }
 
 #[cfg(test)]
@@ -51,12 +42,13 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn cuts_only_before_a_letter_at_the_start_of_a_line() {
+    fn cuts_only_after_a_letter() {
         let cut: Vec<&str> = pieces("ab\n\ncd\n e\nf", 1).collect();
-        assert_eq!(cut, ["ab\n\n", "cd\n e\n", "f"]);
+        assert_eq!(cut, ["ab", "\n\ncd", "\n e", "\nf"]);
+        let cut: Vec<&str> = pieces("ab cd ef", 4).collect();
+        assert_eq!(cut, ["ab cd", " ef"]);
         assert_eq!(pieces("", 1).count(), 0);
-        assert_eq!(pieces("no feed at all", 1).collect::<Vec<_>>(), ["no feed at all"]);
-        assert_eq!(pieces("ends\n", 1).collect::<Vec<_>>(), ["ends\n"]);
+        assert_eq!(pieces("caf\u{e9} 12 e\u{301}", 0).count(), 1);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 use super::common::{self, TEXTS};
 use coda_ingest::{
     record::{Document, Extractor, RecordShape},
-    tokenize::{ChatEncoder, Encode as _, HfEncoder, Message, Role, SpecialNames},
+    tokenize::{ChatEncoder, Encode as _, HfEncoder, Message, Role, SpecialNames, pieces},
     train_tokenizer::TrainError,
 };
 
@@ -224,6 +224,16 @@ proptest! {
         let both = both();
         prop_assert_eq!(both.plain.encode(&text).expect("encodes"), hf(&both.judge_plain, &text));
         prop_assert_eq!(both.parity.encode(&text).expect("encodes"), hf(&both.judge, &text));
+    }
+
+    #[test]
+    fn cutting_a_text_changes_no_id(
+        text in "(\\PC|[a-z]{1,9}|[A-Z]|[0-9]| |\n|\r|\t|'s|'LL|\u{301}|_|\\(|é|<\\|im_end\\|>){0,60}",
+        size in 0usize..30,
+    ) {
+        let judge = &both().judge_plain;
+        let cut: Vec<u32> = pieces(&text, size).flat_map(|piece| hf(judge, piece)).collect();
+        prop_assert_eq!(cut, hf(judge, &text));
     }
 
     #[test]
