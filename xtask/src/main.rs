@@ -1,1 +1,34 @@
-fn main() {}
+//! The commands of the README: `cargo xtask quickstart`, `cargo xtask test`, and what needs more
+//! than a test.
+
+mod process;
+mod quickstart;
+mod report;
+
+use clap::{Parser, Subcommand};
+use coda_cli::Exit;
+use std::process::ExitCode;
+
+/// Build, try, test and measure CODA.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Ingest real code, look at the curriculum, train three stages, fill in a function, report.
+    Quickstart(quickstart::Quickstart),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    coda_cli::run(|| {
+        match cli.command {
+            Task::Quickstart(quickstart) => quickstart.run()?,
+        }
+        Ok(Exit::Done)
+    })
+}

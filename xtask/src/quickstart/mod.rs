@@ -1,0 +1,224 @@
+//! `cargo xtask quickstart`: corpora → shards → curriculum → three stages → an infill → a report.
+
+mod corpora;
+mod files;
+mod held_back;
+mod pairs;
+mod sample;
+mod step;
+mod tokens;
+mod unpacked;
+
+use crate::{
+    process,
+    report::{
+        self,
+        data::{Report, StageReport},
+    },
+};
+use clap::Args;
+use coda_cli::Failure;
+use corpora::Selection;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use step::{Start, Steps};
+
+/// The stages: the trainer's name, the shipped manifest's, the one for people.
+const STAGES: [(&str, &str, &str); 3] = [
+    ("pre", "pretrain", "pre-training"),
+    ("mid", "midtrain", "mid-training"),
+    ("post", "posttrain", "post-training"),
+];
+
+/// Ingest real code, look at the curriculum, train three stages, fill in a function, report.
+#[derive(Args)]
+pub(crate) struct Quickstart {
+    /// Forget what an earlier call has done.
+    #[arg(long)]
+    fresh: bool,
+}
+
+struct Places {
+    root: PathBuf,
+    runs: PathBuf,
+}
+
+impl Places {
+    fn corpora(&self) -> PathBuf {
+        self.runs.join("corpora")
+    }
+    fn tokenizer(&self) -> PathBuf {
+        self.runs.join("tokenizer").join("tokenizer.json")
+    }
+    fn shards(&self, stage: &str) -> PathBuf {
+        self.runs.join("shards").join(stage)
+    }
+    fn curriculum(&self, stage: &str) -> PathBuf {
+        self.runs.join("curriculum").join(format!("{stage}.json"))
+    }
+    fn run(&self, stage: &str) -> PathBuf {
+        self.runs.join(stage)
+    }
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.root.join("manifests").join("quickstart").join(format!("{name}.yaml"))
+    }
+}
+
+impl Quickstart {
+    /// Runs all steps that are not done yet.
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let root = process::root();
+        let places = Places { runs: root.join("runs").join("quickstart"), root };
+        if self.fresh {
+            files::remove(&places.runs)?;
+        }
+        process::leave_signals_to_children();
+        eprintln!("quickstart: building the three programs (the first time takes a while)");
+        process::run(process::cargo().args(["build", "--release", "--locked"]).args([
+            "-p",
+            "coda-ingest",
+            "-p",
+            "coda-curriculum-cli",
+            "-p",
+            "coda-trainer",
+        ]))?;
+        let mut steps = Steps::new(places.runs.join("steps"));
+        data(&places, &mut steps)?;
+        train(&places, &mut steps)?;
+        let infill = places.runs.join("infill.jsonl");
+        let question = held_back::find(&unpacked_crates(&places)?)?;
+        steps.run("infill", &question.prefix, &infill, |_| {
+            sample::infill(&places.run("post"), &question, &infill)
+        })?;
+        let report = collect(&places, &question, &infill, steps.seconds)?;
+        let page = places.runs.join("report.html");
+        files::write(&page, report::render(&report).as_bytes())?;
+        for stage in &report.stages {
+            if let Some((first, last)) = stage.held_out() {
+                eprintln!(
+                    "quickstart: {}: held-out loss {:.3} -> {:.3} ({:+.1} %)",
+                    stage.title,
+                    first.loss,
+                    last.loss,
+                    (last.loss / first.loss - 1.0) * 100.0
+                );
+            }
+        }
+        coda_cli::print_text(&format!("{}\n", page.display()))
+    }
+}
+
+fn unpacked_crates(places: &Places) -> Result<Vec<unpacked::Unpacked>, Failure> {
+    let lock = files::read(&places.root.join("Cargo.lock"))?;
+    unpacked::list(&lock, &unpacked::cargo_home()?)
+}
+
+/// Corpora, tokenizer, shard sets, curricula.
+fn data(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
+    let lock = places.root.join("Cargo.lock");
+    let selection = places.corpora().join("selection.json");
+    steps.run("corpora", &files::read(&lock)?, &selection, |_| {
+        let taken = corpora::prepare(&lock, &unpacked::cargo_home()?, &places.corpora())?;
+        eprintln!("    {}", taken.summary());
+        Ok(())
+    })?;
+    let tokenizer = places.tokenizer();
+    steps.run("tokenizer", "4096", &tokenizer, |_| {
+        files::make_directory(&places.runs.join("tokenizer"))?;
+        process::run(
+            process::sibling("coda-ingest")?
+                .args(["train-tokenizer", "--vocab-size", "4096", "--extensions", "rs", "--input"])
+                .args([places.corpora().join("code"), places.corpora().join("docs.jsonl")])
+                .arg("--out")
+                .arg(&tokenizer),
+        )
+    })?;
+    for (stage, name, _) in STAGES {
+        let manifest = places.manifest(name);
+        let text = files::read(&manifest)?;
+        let shards = places.shards(stage);
+        steps.run(&format!("ingest-{stage}"), &text, &shards.join("index.json"), |_| {
+            files::remove(&shards)?;
+            process::run(
+                process::sibling("coda-ingest")?
+                    .arg("--manifest")
+                    .arg(&manifest)
+                    .arg("--out")
+                    .arg(&shards),
+            )
+        })?;
+        let curriculum = places.curriculum(stage);
+        steps.run(&format!("curriculum-{stage}"), &text, &curriculum, |_| {
+            let show = |json: bool| {
+                let mut command = process::sibling("coda-curriculum")?;
+                command.arg("show").arg("--manifest").arg(&manifest);
+                if json {
+                    command.arg("--json");
+                }
+                process::capture(&mut command)
+            };
+            eprintln!("{}", show(false)?);
+            files::write(&curriculum, show(true)?.as_bytes())
+        })?;
+    }
+    Ok(())
+}
+
+/// Pre, mid, post: each from the weights of the one before.
+fn train(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
+    let mut init: Option<PathBuf> = None;
+    for (stage, name, _) in STAGES {
+        let manifest = places.manifest(name);
+        let out = places.run(stage);
+        let model = sample::final_checkpoint(&out);
+        steps.run(stage, &files::read(&manifest)?, &model, |start| {
+            if start == Start::Afresh {
+                files::remove(&out)?;
+            }
+            let mut command = process::sibling("coda-trainer")?;
+            command.args(["--stage", stage, "--resume", "auto", "--engine", "cpu", "--manifest"]);
+            command.arg(&manifest).arg("--out").arg(&out);
+            if let Some(init) = &init {
+                command.arg("--init").arg(init);
+            }
+            process::run(&mut command)
+        })?;
+        init = Some(model);
+    }
+    Ok(())
+}
+
+fn collect(
+    places: &Places,
+    question: &held_back::Question,
+    infill: &Path,
+    seconds: Vec<(String, f64)>,
+) -> Result<Report, Failure> {
+    let selection: Selection = json(&places.corpora().join("selection.json"))?;
+    let mut stages = Vec::new();
+    for (stage, _, title) in STAGES {
+        let metrics = places.run(stage).join("metrics.jsonl");
+        stages.push(StageReport {
+            title: title.to_owned(),
+            index: json(&places.shards(stage).join("index.json"))?,
+            timeline: json(&places.curriculum(stage))?,
+            metrics: report::data::metrics(&files::read(&metrics)?)
+                .map_err(|e| Failure::incompatible(format!("{}: {e}", metrics.display())))?,
+        });
+    }
+    Ok(Report {
+        corpora: format!(
+            "Made by cargo xtask quickstart on this machine. The corpora are {} that cargo had \
+             unpacked to build CODA itself.",
+            selection.summary()
+        ),
+        stages,
+        infill: Some(sample::read(infill, question, &places.tokenizer())?),
+        seconds,
+    })
+}
+
+fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    serde_json::from_str(&files::read(path)?)
+        .map_err(|e| Failure::incompatible(format!("{} is not as expected: {e}", path.display())))
+}
