@@ -87,7 +87,7 @@ fn check_data(data: &Data, stage: Stage) -> Checked {
     share("data.held_out", data.held_out, true)?;
     share("data.max_reject_rate", data.max_reject_rate, false)?;
     require(!data.sources.is_empty(), "data.sources", || "there are no sources".to_owned())?;
-    require(data.sources.len() <= usize::from(u16::MAX), "data.sources", || {
+    require(u16::try_from(data.sources.len()).is_ok(), "data.sources", || {
         format!("{} sources are too many: at most {}", data.sources.len(), u16::MAX)
     })?;
     let mut names = HashSet::new();

@@ -62,7 +62,7 @@ pub enum ManifestError {
         /// The nearest key that exists there.
         nearest: Option<String>,
         /// All keys that exist there.
-        known: Vec<String>,
+        known: Box<[String]>,
     },
     /// A value that does not fit its key.
     #[error("{}{place}: {key}: {message}", path.display())]
@@ -76,7 +76,7 @@ pub enum ManifestError {
         /// What was found and what was expected.
         message: String,
         /// What to do about it.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
     },
     /// An override that cannot be applied.
     #[error("override `{text}`: {message}")]
@@ -107,7 +107,7 @@ impl ManifestError {
                 Some(format!("did you mean `{nearest}`?"))
             }
             Self::UnknownKey { known, .. } => Some(format!("known here: {}", known.join(", "))),
-            Self::Value { hint, .. } => hint.clone(),
+            Self::Value { hint, .. } => hint.as_deref().map(str::to_owned),
             Self::Override { .. } => Some(
                 "an override is a.b.c=value, such as train.steps=100 or data.sources.0.weight=2"
                     .to_owned(),

@@ -28,7 +28,7 @@ impl Manifest {
         let bytes = std::fs::read(path).map_err(read)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            let line = valid.split(|&byte| byte == b'\n').count() as u64;
             let place = Place::File { line, column: 1 };
             let message = "this line is not UTF-8".to_owned();
             ManifestError::Yaml { path: path.to_owned(), place, message }
@@ -62,7 +62,7 @@ impl Manifest {
                 place: tree.place_of(&problem.key),
                 key: problem.key,
                 message: problem.message,
-                hint: problem.hint,
+                hint: problem.hint.map(String::into_boxed_str),
             });
         }
         manifest.roots = Roots::new(path.parent().unwrap_or(Path::new("")))?;
@@ -126,12 +126,12 @@ impl Manifest {
     #[must_use]
     pub fn hash(&self) -> String {
         #[derive(Serialize)]
-        struct Bytes<'a> {
+        struct Decisive<'a> {
             version: u32,
             tokenizer: Tokenizer,
             row_length: u32,
             rows_per_shard: u32,
-            max_document_bytes: u64,
+            max_document: u64,
             overlong: Overlong,
             sources: Vec<&'a Source>,
         }
@@ -142,16 +142,16 @@ impl Manifest {
             .iter()
             .map(|source| Source { weight: None, ..source.clone() })
             .collect();
-        let bytes = Bytes {
+        let decisive = Decisive {
             version: self.version,
             tokenizer: Tokenizer { path: String::new(), ..self.tokenizer.clone() },
             row_length,
             rows_per_shard,
-            max_document_bytes,
+            max_document: max_document_bytes,
             overlong: self.overlong(),
             sources: unweighted.iter().collect(),
         };
-        let json = serde_json::to_vec(&bytes).expect("a manifest is a tree of plain values");
+        let json = serde_json::to_vec(&decisive).expect("a manifest is a tree of plain values");
         blake3::hash(&json).to_hex().to_string()
     }
 }
@@ -215,6 +215,7 @@ fn explain(error: ReadError, path: &Path, tree: &Node) -> ManifestError {
             if key.is_empty() {
                 "manifest".clone_into(&mut key);
             }
+            let hint = hint.map(String::into_boxed_str);
             ManifestError::Value { path, place, key, message, hint }
         }
     }

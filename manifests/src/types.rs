@@ -275,7 +275,7 @@ pub struct Model {
     /// Base of the rotary frequencies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
-    /// Epsilon of every RMSNorm.
+    /// Epsilon of every `RMSNorm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rms_norm_eps: Option<f64>,
     /// Whether the head shares the embedding's weights.
@@ -359,10 +359,10 @@ pub struct Optimizer {
     /// Which one; absent: as the stage says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<OptimizerKind>,
-    /// AdamW: decay of the first and the second moment.
+    /// `AdamW`: decay of the first and the second moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub betas: Option<[f64; 2]>,
-    /// AdamW: added to the root of the second moment. Adafactor: added to squared gradients.
+    /// `AdamW`: added to the root of the second moment. Adafactor: added to squared gradients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
     /// Decoupled weight decay.

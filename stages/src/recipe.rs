@@ -81,7 +81,7 @@ pub struct ModelShape {
     pub vocab_size: u32,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Epsilon of every RMSNorm.
+    /// Epsilon of every `RMSNorm`.
     pub rms_norm_eps: f64,
     /// Whether the head shares the embedding's weights.
     pub tie_word_embeddings: bool,

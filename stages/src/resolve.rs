@@ -3,9 +3,7 @@
 use crate::defaults::{BLOCK_SIZES, Defaults, MODEL, SAMPLING_EPS, Span, Warmup, defaults};
 use crate::{Epochs, LearningRate, ModelShape, OptimizerRecipe, Recipe, length};
 use coda_curriculum::{Curriculum, CurriculumError};
-use coda_manifests::{
-    ConditionedSpan, Manifest, Model, Optimizer, OptimizerKind, Schedule, Stage, Train,
-};
+use coda_manifests::{ConditionedSpan, Manifest, Model, Optimizer, OptimizerKind, Schedule, Train};
 
 /// Why a manifest is no recipe.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -71,7 +69,9 @@ impl Recipe {
         let train = &manifest.train;
         let defaults = defaults(manifest.stage, manifest.profile);
         let global_batch = train.global_batch.unwrap_or(defaults.global_batch);
-        if let Some(micro) = train.micro_batch.filter(|&micro| global_batch % micro.max(1) != 0) {
+        if let Some(micro) =
+            train.micro_batch.filter(|&micro| !global_batch.is_multiple_of(micro.max(1)))
+        {
             let message = format!("{micro} does not divide global_batch, {global_batch}");
             return Err(RecipeError::Value { key: "train.micro_batch", message });
         }
@@ -133,12 +133,10 @@ fn first_epoch(epochs: Epochs, total_steps: u64, global_batch: u32) -> f64 {
 fn curriculum(manifest: &Manifest, defaults: &Defaults, first_epoch: f64) -> Curriculum {
     let given = &manifest.curriculum;
     let [p1, p2, p3] = defaults.strategies.clone();
-    let conditioned_span = match (given.conditioned_span, manifest.stage, defaults.span) {
-        (Some(span), ..) => span,
-        (None, Stage::Pre | Stage::Mid, _) => ConditionedSpan::Off,
-        (None, Stage::Post, Span::Fixed(span)) => span,
-        (None, Stage::Post, Span::FirstEpoch) => ConditionedSpan::Ratio(first_epoch),
-    };
+    let conditioned_span = given.conditioned_span.unwrap_or(match defaults.span {
+        Span::Fixed(span) => span,
+        Span::FirstEpoch => ConditionedSpan::Ratio(first_epoch),
+    });
     Curriculum {
         profile: manifest.profile,
         seed: manifest.seed,
