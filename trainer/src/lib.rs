@@ -7,7 +7,10 @@
 //! ```
 
 pub mod checkpoint;
+pub mod commands;
 pub mod engine;
+pub mod feed;
+pub mod fit;
 pub mod metrics;
 pub mod model;
 pub mod ops;

@@ -66,7 +66,8 @@ impl CheckpointError {
                     .to_owned(),
             ),
             Self::Damaged { .. } => Some(
-                "take an earlier checkpoint; `coda-trainer verify` tells which are whole".to_owned(),
+                "take an earlier checkpoint; `coda-trainer verify` tells which are whole"
+                    .to_owned(),
             ),
             Self::Misfit { hint, .. } => Some(hint.clone()),
         }

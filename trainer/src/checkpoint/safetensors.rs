@@ -139,9 +139,7 @@ impl SafetensorsFile {
         let (info, bytes) = self.read_bytes(name)?;
         match info.dtype {
             Dtype::F32 => Ok(words(&bytes).map(f32::from_le_bytes).collect()),
-            Dtype::Bf16 => {
-                Ok(words(&bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect())
-            }
+            Dtype::Bf16 => Ok(words(&bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
             Dtype::I32 | Dtype::I64 => Err(self.wrong_type(name, "F32 or BF16", info.dtype)),
         }
     }
@@ -251,7 +249,12 @@ impl RawInfo {
             ));
         }
         let shape: Result<Vec<usize>, _> = self.shape.iter().map(|&n| n.try_into()).collect();
-        Ok(TensorInfo { dtype, shape: shape.map_err(|_| format!("{name} is too large"))?, begin, end })
+        Ok(TensorInfo {
+            dtype,
+            shape: shape.map_err(|_| format!("{name} is too large"))?,
+            begin,
+            end,
+        })
     }
 }
 

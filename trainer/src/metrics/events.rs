@@ -152,10 +152,7 @@ mod tests {
     #[test]
     fn a_scalar() {
         let message = event(1.5, 300, Content::Scalars(&[("loss", 2.5)]));
-        assert_eq!(
-            hex(&message),
-            "09000000000000f83f10ac022a0d0a0b0a046c6f73731500002040"
-        );
+        assert_eq!(hex(&message), "09000000000000f83f10ac022a0d0a0b0a046c6f73731500002040");
         assert_eq!(hex(&event(0.0, 8, Content::SessionStart)), "09000000000000000010083a020801");
     }
 }

@@ -306,7 +306,8 @@ mod tests {
                         / f64::from(u32::try_from(rows).expect("small"));
                     self.column[c] = beta2 * self.column[c] + (1.0 - beta2) * mean;
                 }
-                let mean = self.row.iter().sum::<f64>() / f64::from(u32::try_from(rows).expect("small"));
+                let mean =
+                    self.row.iter().sum::<f64>() / f64::from(u32::try_from(rows).expect("small"));
                 for r in 0..rows {
                     for c in 0..columns {
                         update[r * columns + c] = grad[r * columns + c]
@@ -358,7 +359,10 @@ mod tests {
         }
         for (ours, plain) in w.iter().chain(&b).zip(plain_w.iter().chain(&plain_b)) {
             // Ten roundings of a parameter near 1, half an f32 ulp (6e-8) each.
-            assert!((f64::from(*ours) - plain).abs() < 6e-7 * plain.abs().max(0.1), "{ours} {plain}");
+            assert!(
+                (f64::from(*ours) - plain).abs() < 6e-7 * plain.abs().max(0.1),
+                "{ours} {plain}"
+            );
         }
     }
 
@@ -410,9 +414,10 @@ mod tests {
         first.step(1e-2, &mut [&mut w, &mut b], &[&gw, &gb]);
         let mut second = Adafactor::new(AdafactorSettings::default(), &shapes);
         let saved = first.state();
-        assert_eq!(saved.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), [
-            "w.row", "w.column", "b.square"
-        ]);
+        assert_eq!(
+            saved.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(),
+            ["w.row", "w.column", "b.square"]
+        );
         second
             .restore(first.steps(), |name, shape| {
                 let found = saved.iter().find(|t| t.name == name && t.shape == shape);

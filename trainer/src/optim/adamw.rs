@@ -86,18 +86,17 @@ impl AdamW {
             let factors = Factors::at(&self.settings, self.steps, lr, decay);
             let moments =
                 tensor.first.par_chunks_mut(CHUNK).zip(tensor.second.par_chunks_mut(CHUNK));
-            param
-                .par_chunks_mut(CHUNK)
-                .zip(grad.par_chunks(CHUNK))
-                .zip(moments)
-                .for_each(|((param, grad), (first, second))| factors.apply(param, grad, first, second));
+            param.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK)).zip(moments).for_each(
+                |((param, grad), (first, second))| factors.apply(param, grad, first, second),
+            );
         }
     }
 
     /// The state, for a checkpoint: `<name>.first` and `<name>.second`.
     #[must_use]
     pub fn state(&self) -> Vec<StateTensor<'_>> {
-        let part = |tensor: &Tensor, part: &str| (format!("{}.{part}", tensor.name), tensor.shape.clone());
+        let part =
+            |tensor: &Tensor, part: &str| (format!("{}.{part}", tensor.name), tensor.shape.clone());
         self.tensors
             .iter()
             .flat_map(|tensor| {
@@ -160,8 +159,7 @@ mod tests {
 
     #[test]
     fn ten_steps_agree_with_the_definition() {
-        let settings =
-            AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        let settings = AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
         let shapes = [
             TensorShape { name: "w".to_owned(), shape: vec![40, 7] },
             TensorShape { name: "norm".to_owned(), shape: vec![9] },
@@ -200,7 +198,8 @@ mod tests {
     #[test]
     fn the_first_step_is_the_learning_rate_with_the_gradients_sign() {
         let shapes = [TensorShape { name: "b".to_owned(), shape: vec![2] }];
-        let mut ours = AdamW::new(AdamWSettings { weight_decay: 1.0, ..Default::default() }, &shapes);
+        let mut ours =
+            AdamW::new(AdamWSettings { weight_decay: 1.0, ..Default::default() }, &shapes);
         let mut b = [1.0_f32, 1.0];
         ours.step(0.25, &mut [&mut b], &[&[4.0, -0.5]]);
         assert!((b[0] - 0.75).abs() < 1e-6 && (b[1] - 1.25).abs() < 1e-6, "{b:?}");

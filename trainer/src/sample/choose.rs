@@ -161,7 +161,8 @@ mod tests {
         };
         assert!(close(sure(Algorithm::MaskgitPlus), 0.5));
         assert!(close(sure(Algorithm::TopkMargin), 0.25));
-        let entropy = 0.1 * 0.1_f32.ln() + 0.5 * 0.5_f32.ln() + 0.15 * 0.15_f32.ln() + 0.25 * 0.25_f32.ln();
+        let entropy =
+            0.1 * 0.1_f32.ln() + 0.5 * 0.5_f32.ln() + 0.15 * 0.15_f32.ln() + 0.25 * 0.25_f32.ln();
         assert!(close(sure(Algorithm::Entropy), entropy));
     }
 
@@ -175,7 +176,8 @@ mod tests {
     fn the_confidence_of_a_drawn_token_is_its_own() {
         let logits = logits(&[0.1, 0.5, 0.15, 0.25]);
         let drawn = |draw| choose(&logits, Algorithm::MaskgitPlus, 1.0, None, None, draw);
-        let tokens: Vec<u32> = [0.0, 0.09, 0.11, 0.59, 0.61, 0.74, 0.76, 0.999].map(|d| drawn(d).token).into();
+        let tokens: Vec<u32> =
+            [0.0, 0.09, 0.11, 0.59, 0.61, 0.74, 0.76, 0.999].map(|d| drawn(d).token).into();
         assert_eq!(tokens, [0, 0, 1, 1, 2, 2, 3, 3]);
         assert!(close(drawn(0.61).confidence, 0.15));
     }

@@ -157,7 +157,8 @@ mod tests {
     fn the_surest_come_first_and_nothing_revealed_changes() {
         for algorithm in [Algorithm::MaskgitPlus, Algorithm::TopkMargin, Algorithm::Entropy] {
             let mut ids = [0, MASK, MASK, 4, MASK, MASK];
-            let steps = run(&mut ids, &Sampler { steps: 4, eps: 0.0, algorithm, ..Sampler::default() });
+            let steps =
+                run(&mut ids, &Sampler { steps: 4, eps: 0.0, algorithm, ..Sampler::default() });
             let revealed: Vec<&[usize]> = steps.iter().map(|s| s.revealed.as_slice()).collect();
             assert_eq!(revealed, [[5].as_slice(), &[4], &[2], &[1]], "{algorithm:?}");
             assert_eq!(ids, [0, 1, 2, 4, 4, 0]);
@@ -169,10 +170,16 @@ mod tests {
         for (_, algorithm) in Algorithm::NAMES {
             for steps in [1, 3, 7, 64] {
                 let sampler = Sampler {
-                    steps, algorithm, temperature: 0.7, alg_temp: 0.5, top_p: Some(0.9), top_k: Some(3),
+                    steps,
+                    algorithm,
+                    temperature: 0.7,
+                    alg_temp: 0.5,
+                    top_p: Some(0.9),
+                    top_k: Some(3),
                     ..Sampler::default()
                 };
-                let mut ids: Vec<u32> = (0..40).map(|i| if i % 3 == 0 { 2 } else { MASK }).collect();
+                let mut ids: Vec<u32> =
+                    (0..40).map(|i| if i % 3 == 0 { 2 } else { MASK }).collect();
                 let trace = run(&mut ids, &sampler);
                 assert!(!ids.contains(&MASK), "{algorithm:?} {steps}");
                 assert!(ids.iter().step_by(3).all(|&id| id == 2));

@@ -62,7 +62,13 @@ pub fn quota(masked: usize, i: u32, steps: u32, eps: f64) -> usize {
 
 /// `origin`: the indices of the revealed positions, each taken with probability `1 - s/t`.
 #[must_use]
-pub fn reveal_origin(positions: &[usize], i: u32, steps: u32, eps: f64, draws: Stream) -> Vec<usize> {
+pub fn reveal_origin(
+    positions: &[usize],
+    i: u32,
+    steps: u32,
+    eps: f64,
+    draws: Stream,
+) -> Vec<usize> {
     let threshold = bernoulli_threshold(share(i, steps, eps));
     (0..positions.len())
         .filter(|&index| u64::from(draws.u32_at(positions[index] as u64)) < threshold)
@@ -160,13 +166,15 @@ mod tests {
             }
         }
         for (count, expected) in first.iter().zip([1000.0, 2000.0, 5000.0]) {
-            let deviation = (f64::from(*count) - expected) / (expected * (1.0 - expected / 8000.0)).sqrt();
+            let deviation =
+                (f64::from(*count) - expected) / (expected * (1.0 - expected / 8000.0)).sqrt();
             assert!(deviation.abs() < 4.0, "{first:?}");
         }
         // Two of them without replacement: P(0 is left out) = 2/8·5/6 + 5/8·2/3 = 0.625.
         let left_out = (0..8000)
             .filter(|&seed| {
-                !reveal_confident(&[0, 1, 2], &choices, 2, 1.0, order_draws(seed, 0, 3)).contains(&0)
+                !reveal_confident(&[0, 1, 2], &choices, 2, 1.0, order_draws(seed, 0, 3))
+                    .contains(&0)
             })
             .count();
         assert!((left_out as f64 - 5000.0).abs() < 4.0 * 43.3, "{left_out}");

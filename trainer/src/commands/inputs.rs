@@ -1,0 +1,188 @@
+//! What several commands read: manifests, shard sets, engines.
+
+use crate::{
+    engine::CpuEngine,
+    feed::{Feed, source_ranges},
+    fit::{feed_failure, shard_exit},
+    model::{ModelConfig, RecomputePolicy},
+};
+use clap::{Args, ValueEnum};
+use coda_cli::{Exit, Failure};
+use coda_manifests::{Manifest, ManifestError, PathError, Recompute, Stage};
+use coda_shards::{ShardSet, SourceRange};
+use coda_stages::{Recipe, RecipeError};
+use std::path::{Path, PathBuf};
+
+/// A manifest with its overrides.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ManifestArgs {
+    /// What to train for. Without --manifest it chooses manifests/pretrain.yaml, midtrain.yaml or
+    /// posttrain.yaml.
+    #[arg(long, value_enum, value_name = "STAGE", required_unless_present = "manifest")]
+    pub(super) stage: Option<StageArg>,
+    /// The manifest.
+    #[arg(long, value_name = "FILE")]
+    pub(super) manifest: Option<PathBuf>,
+    /// Read this shard set instead of the one at data.out.
+    #[arg(long, value_name = "DIR")]
+    pub(super) shards: Option<PathBuf>,
+    /// Manifest keys to override, as `a.b.c=value`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) overrides: Vec<String>,
+}
+
+/// A stage on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StageArg {
+    /// Pre-training.
+    Pre,
+    /// Mid-training.
+    Mid,
+    /// Post-training.
+    Post,
+}
+
+impl StageArg {
+    const fn stage(self) -> Stage {
+        match self {
+            Self::Pre => Stage::Pre,
+            Self::Mid => Stage::Mid,
+            Self::Post => Stage::Post,
+        }
+    }
+
+    const fn manifest(self) -> &'static str {
+        match self {
+            Self::Pre => "manifests/pretrain.yaml",
+            Self::Mid => "manifests/midtrain.yaml",
+            Self::Post => "manifests/posttrain.yaml",
+        }
+    }
+}
+
+/// An engine on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum EngineArg {
+    /// The fastest that this build and machine have: the CPU.
+    #[default]
+    Auto,
+    /// The CPU, f32, all cores.
+    Cpu,
+    /// Not in this build yet.
+    Cuda,
+    /// Not in this build yet.
+    Xla,
+}
+
+impl EngineArg {
+    /// The engine for models of this shape.
+    pub(super) fn open(
+        self,
+        config: &ModelConfig,
+        recompute: Recompute,
+    ) -> Result<CpuEngine, Failure> {
+        let policy = match recompute {
+            Recompute::None => RecomputePolicy::None,
+            Recompute::Layer => RecomputePolicy::Layer,
+        };
+        self.check()?;
+        Ok(CpuEngine::new(config.clone(), policy))
+    }
+
+    /// Refuses engines that are not there.
+    pub(super) fn check(self) -> Result<(), Failure> {
+        let name = match self {
+            Self::Auto | Self::Cpu => return Ok(()),
+            Self::Cuda => "cuda",
+            Self::Xla => "xla",
+        };
+        Err(Failure::usage(format!("this build does not have the {name} engine yet"))
+            .hint("use --engine cpu; no other engine exists in this version"))
+    }
+}
+
+impl ManifestArgs {
+    /// Reads the manifest. `more` are overrides of other options; they win.
+    pub(super) fn load(&self, more: &[String]) -> Result<Manifest, Failure> {
+        let path = match (&self.manifest, self.stage) {
+            (Some(path), _) => path.clone(),
+            (None, Some(stage)) => PathBuf::from(stage.manifest()),
+            (None, None) => return Err(Failure::usage("give --stage or --manifest")),
+        };
+        let overrides: Vec<&String> = self.overrides.iter().chain(more).collect();
+        let allowed: Vec<PathBuf> = self.shards.iter().cloned().collect();
+        let manifest =
+            Manifest::load(&path, &overrides, &allowed).map_err(|error| manifest_failure(&error))?;
+        if let Some(stage) = self.stage.map(StageArg::stage).filter(|&s| s != manifest.stage) {
+            let named = |stage| match stage {
+                Stage::Pre => "pre",
+                Stage::Mid => "mid",
+                Stage::Post => "post",
+            };
+            return Err(Failure::usage(format!(
+                "{} is a manifest for stage {}, not {}",
+                path.display(),
+                named(manifest.stage),
+                named(stage)
+            ))
+            .hint(format!("leave out --stage, or override stage={}", named(stage))));
+        }
+        Ok(manifest)
+    }
+
+    /// Opens the shard set of the manifest and fixes the recipe for it.
+    pub(super) fn rows(&self, manifest: &Manifest) -> Result<Rows, Failure> {
+        let dir = match &self.shards {
+            Some(dir) => dir.clone(),
+            None => manifest.resolve(&manifest.data.out).map_err(|error| path_failure(&error))?,
+        };
+        let set = ShardSet::open(&dir).map_err(|error| {
+            Failure::from_error(shard_exit(&error), &error).maybe_hint(error.hint())
+        })?;
+        let ranges = source_ranges(&set, manifest).map_err(feed_failure)?;
+        let train_rows = ranges.iter().map(|range| range.rows - range.held_out_rows).sum();
+        let recipe =
+            Recipe::resolve(manifest, Some(train_rows)).map_err(|error| recipe_failure(&error))?;
+        let feed = Feed::new(set, &ranges, &recipe).map_err(feed_failure)?;
+        Ok(Rows { dir, ranges, recipe, feed })
+    }
+}
+
+/// A shard set, and the recipe over it.
+pub(super) struct Rows {
+    pub(super) dir: PathBuf,
+    pub(super) ranges: Vec<SourceRange>,
+    pub(super) recipe: Recipe,
+    pub(super) feed: Feed,
+}
+
+/// The checkpoint that a recipe or the command line begins with.
+pub(super) fn init_path(
+    manifest: &Manifest,
+    recipe: &Recipe,
+    init: Option<&Path>,
+) -> Result<Option<PathBuf>, Failure> {
+    match (init, &recipe.init) {
+        (Some(path), _) => Ok(Some(path.to_path_buf())),
+        (None, Some(text)) => {
+            manifest.resolve(text).map(Some).map_err(|error| path_failure(&error))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn manifest_failure(error: &ManifestError) -> Failure {
+    let exit = match error {
+        ManifestError::Read { .. } => Exit::Io,
+        _ => Exit::Usage,
+    };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+pub(super) fn path_failure(error: &PathError) -> Failure {
+    Failure::from_error(Exit::Usage, error).maybe_hint(error.hint())
+}
+
+pub(super) fn recipe_failure(error: &RecipeError) -> Failure {
+    Failure::from_error(Exit::Usage, error).maybe_hint(error.hint())
+}

@@ -1,0 +1,114 @@
+//! `coda-trainer --stage …`: a training run.
+
+use super::inputs::{EngineArg, ManifestArgs, Rows, init_path, path_failure};
+use crate::{
+    checkpoint::Identity,
+    engine::Engine,
+    fit::{FitOptions, Job, Resume, fit, starting_model},
+};
+use clap::Args;
+use coda_cli::{Exit, Failure, ProgressArgs, print_json, print_text, signals::Stop};
+use coda_manifests::{Engine as EngineKey, Manifest};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// The options of a run.
+#[derive(Args)]
+pub(super) struct Train {
+    #[command(flatten)]
+    manifest: ManifestArgs,
+    /// What runs the model; cuda and xla are not in this build yet. Without it, train.engine.
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    engine: Option<EngineArg>,
+    /// The run's folder: checkpoints, metrics.jsonl, tb, run.json. Without it, train.out, or
+    /// runs/NAME.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A checkpoint, Hugging Face directory or run whose weights to begin with.
+    #[arg(long, value_name = "CHECKPOINT")]
+    init: Option<PathBuf>,
+    /// Whether to go on from the newest checkpoint in the run's folder.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    resume: Resume,
+    /// Optimizer steps of the whole run (train.steps).
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Save and leave after this many steps of the whole run; a later call goes on.
+    #[arg(long, value_name = "N")]
+    stop_after: Option<u64>,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
+}
+
+impl Train {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let steps: Vec<String> =
+            self.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
+        let mut manifest = self.manifest.load(&steps)?;
+        if let Some(out) = &self.out {
+            manifest.allow(out).map_err(|error| path_failure(&error))?;
+        }
+        let engine_arg = self.engine.unwrap_or(match manifest.train.engine {
+            EngineKey::Auto => EngineArg::Auto,
+            EngineKey::Cpu => EngineArg::Cpu,
+            EngineKey::Cuda => EngineArg::Cuda,
+            EngineKey::Xla => EngineArg::Xla,
+        });
+        engine_arg.check()?;
+        let out = self.out(&manifest)?;
+        let stop = Stop::install()?;
+        let Rows { dir, ranges, recipe, feed } = self.manifest.rows(&manifest)?;
+        let init = init_path(&manifest, &recipe, self.init.as_deref())?;
+        let specials = feed.set().specials();
+        let order: Vec<_> = ranges
+            .iter()
+            .map(|range| json!([range.first_row, range.rows, range.held_out_rows, range.weight]))
+            .collect();
+        let fingerprint = feed.set().fingerprint().to_owned();
+        let model = || starting_model(&recipe, init.as_deref(), specials);
+        let job = Job {
+            recipe: &recipe,
+            feed: &feed,
+            identity: Identity::new(&recipe, &fingerprint, json!(order)),
+            description: json!({
+                "coda": env!("CARGO_PKG_VERSION"),
+                "engine": "cpu",
+                "threads": rayon::current_num_threads(),
+                "shard_set": {"dir": dir, "fingerprint": fingerprint},
+                "init": init,
+                "recipe": recipe,
+                "manifest": manifest,
+            }),
+            model: &model,
+            engine: &|config| {
+                let engine = engine_arg.open(config, recipe.recompute)?;
+                Ok(Box::new(engine) as Box<dyn Engine>)
+            },
+        };
+        let options = FitOptions {
+            out,
+            resume: self.resume,
+            stop_after: self.stop_after,
+            progress: self.progress,
+            stop,
+        };
+        let (summary, exit) = fit(&job, &options)?;
+        if self.json {
+            print_json(&summary)?;
+        } else {
+            print_text(&summary.text())?;
+        }
+        Ok(exit)
+    }
+
+    fn out(&self, manifest: &Manifest) -> Result<PathBuf, Failure> {
+        match (&self.out, &manifest.train.out) {
+            (Some(out), _) => Ok(out.clone()),
+            (None, Some(out)) => manifest.resolve(out).map_err(|error| path_failure(&error)),
+            (None, None) => Ok(PathBuf::from("runs").join(&manifest.name)),
+        }
+    }
+}

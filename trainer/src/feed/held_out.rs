@@ -1,0 +1,74 @@
+//! The held-out rows, always with the same masks.
+
+use super::{Feed, FeedError, Prepared};
+use coda_curriculum::{Context, Settings};
+use coda_manifests::Profile;
+use coda_shards::Position;
+
+/// The seed of held-out masks. Fixed, so that losses of runs with other seeds compare.
+const SEED: u64 = 0x00C0_DA00;
+
+/// Which rows a held-out loss is measured on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldOutRows {
+    rows: Vec<u64>,
+}
+
+impl HeldOutRows {
+    /// At most `limit` of the held-out rows, evenly spread over all of them (so that every source
+    /// has its part), in ascending order.
+    #[must_use]
+    pub fn choose(feed: &Feed, limit: u64) -> Self {
+        let all: Vec<u64> = feed.order().held_out_rows().collect();
+        let (count, available) = (limit.min(all.len() as u64), all.len() as u64);
+        let rows = (0..count)
+            .map(|i| {
+                let index = usize::try_from(i * available / count).expect("below the length");
+                all[index]
+            })
+            .collect();
+        Self { rows }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing is held out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows in pieces of `size`.
+    pub fn pieces(&self, size: usize) -> impl Iterator<Item = &[u64]> {
+        self.rows.chunks(size.max(1))
+    }
+
+    /// Masks rows for evaluation: single tokens at a noise level from 1e-3 up, prompts protected in
+    /// full, S1 to S3 off; every draw is keyed by the row alone.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn prepare(feed: &Feed, rows: &[u64]) -> Result<Vec<Prepared>, FeedError> {
+        let settings = Settings {
+            p1: 0.0,
+            p2: 0.0,
+            p3: 0.0,
+            block_sizes: vec![1],
+            sampling_eps: 1e-3,
+            span_ratio: 1.0,
+        };
+        let context = Context {
+            profile: Profile::CodaPaper,
+            seed: SEED,
+            step: 0,
+            score_pads: feed.recipe.score_pads,
+        };
+        rows.iter()
+            .map(|&row| feed.prepare_row(Position { row, epoch: 0 }, &settings, &context))
+            .collect()
+    }
+}

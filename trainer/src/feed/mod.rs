@@ -1,0 +1,177 @@
+//! Positions of training → rows → masks → batches.
+//!
+//! Step `s` (from 0) takes the positions `s · global_batch .. (s + 1) · global_batch` of
+//! [`coda_shards::Order`], so the whole state of the feed is the number of steps done. What a row
+//! looks like depends on its position alone: any split of a global batch into micro-batches gives
+//! the same rows with the same masks.
+
+mod held_out;
+mod prepare;
+
+pub use held_out::HeldOutRows;
+pub use prepare::{Prepared, StepTally};
+
+use crate::engine::Batch;
+use coda_curriculum::{Context, Settings, SpecialIds};
+use coda_manifests::Manifest;
+use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceRange};
+use coda_stages::Recipe;
+use prepare::prepare;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// The rows of a run.
+pub struct Feed {
+    set: ShardSet,
+    order: Order,
+    recipe: Recipe,
+}
+
+/// A feed that cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeedError {
+    /// The shard set is damaged or cannot be read.
+    #[error(transparent)]
+    Shards(#[from] ShardError),
+    /// The sources' rows and weights give no order.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The shard set is not what the manifest describes.
+    #[error("the shard set {set} does not fit the manifest: {problem}")]
+    Misfit {
+        /// Its directory.
+        set: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+}
+
+impl FeedError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Shards(error) => error.hint(),
+            Self::Order(error) => error.hint(),
+            Self::Misfit { .. } => {
+                Some("ingest the manifest again, or train with the manifest of the set".to_owned())
+            }
+        }
+    }
+}
+
+/// The sources' ranges with the manifest's held-out share and weights.
+///
+/// # Errors
+/// If the set has other sources than the manifest, or rows of another length.
+pub fn source_ranges(set: &ShardSet, manifest: &Manifest) -> Result<Vec<SourceRange>, FeedError> {
+    let misfit = |problem| FeedError::Misfit { set: set.dir().display().to_string(), problem };
+    if set.row_length() != manifest.data.row_length {
+        return Err(misfit(format!(
+            "its rows have {} tokens, data.row_length is {}",
+            set.row_length(),
+            manifest.data.row_length
+        )));
+    }
+    let mut ranges = set.source_ranges(manifest.data.held_out);
+    for (range, source) in ranges.iter_mut().zip(set.sources()) {
+        let Some(wanted) = manifest.data.sources.iter().find(|s| s.name == source.name) else {
+            return Err(misfit(format!("its source {} is not in the manifest", source.name)));
+        };
+        range.weight = wanted.weight;
+    }
+    if let Some(missing) =
+        manifest.data.sources.iter().find(|s| !set.sources().iter().any(|o| o.name == s.name))
+    {
+        return Err(misfit(format!("the source {} is not in it", missing.name)));
+    }
+    Ok(ranges)
+}
+
+impl Feed {
+    /// The feed of a recipe over a shard set.
+    ///
+    /// # Errors
+    /// If the set does not fit, or there is nothing to train on.
+    pub fn new(set: ShardSet, ranges: &[SourceRange], recipe: &Recipe) -> Result<Self, FeedError> {
+        let order = Order::new(recipe.seed, ranges)?;
+        Ok(Self { set, order, recipe: recipe.clone() })
+    }
+
+    /// The shard set.
+    #[must_use]
+    pub const fn set(&self) -> &ShardSet {
+        &self.set
+    }
+
+    /// The row order.
+    #[must_use]
+    pub const fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Rows per optimizer step.
+    #[must_use]
+    pub const fn global_batch(&self) -> u32 {
+        self.recipe.global_batch
+    }
+
+    /// What the curriculum says at step `step`.
+    #[must_use]
+    pub fn settings(&self, step: u64) -> (Settings, Context) {
+        let settings = self.recipe.curriculum.settings(self.recipe.progress(step));
+        (settings, self.recipe.curriculum.context(step))
+    }
+
+    /// Which rows step `step` reads.
+    #[must_use]
+    pub fn positions(&self, step: u64) -> Vec<Position> {
+        let first = step * u64::from(self.recipe.global_batch);
+        (0..u64::from(self.recipe.global_batch)).map(|i| self.order.at(first + i)).collect()
+    }
+
+    /// The rows `part` (within `0..global_batch`) of step `step`, masked.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn prepare(&self, step: u64, part: Range<u32>) -> Result<Vec<Prepared>, FeedError> {
+        let (settings, context) = self.settings(step);
+        let first = step * u64::from(self.recipe.global_batch);
+        part.into_par_iter()
+            .map(|i| {
+                let position = self.order.at(first + u64::from(i));
+                self.prepare_row(position, &settings, &context)
+            })
+            .collect()
+    }
+
+    fn prepare_row(
+        &self,
+        position: Position,
+        settings: &Settings,
+        context: &Context,
+    ) -> Result<Prepared, FeedError> {
+        let specials = self.set.specials();
+        let ids = SpecialIds { mask: specials.mask, pad: specials.pad };
+        let documents = self.recipe.document_attention.then_some(specials.eos);
+        let row = self.set.row(position.row)?;
+        Ok(prepare(position, &row, settings, context, ids, documents))
+    }
+
+    /// The batch of some prepared rows.
+    #[must_use]
+    pub fn batch(&self, rows: &[Prepared]) -> Batch {
+        let len = self.set.row_length() as usize;
+        let documents = self.recipe.document_attention;
+        Batch {
+            rows: rows.len(),
+            len,
+            input_ids: rows.iter().flat_map(|row| row.clean.iter().copied()).collect(),
+            noised_ids: rows.iter().flat_map(|row| row.noised.iter().copied()).collect(),
+            sigma: rows.iter().map(|row| row.plan.sigma).collect(),
+            segment_ids: documents
+                .then(|| rows.iter().flat_map(|row| row.segment_ids.iter().copied()).collect()),
+        }
+    }
+}

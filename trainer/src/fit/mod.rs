@@ -1,0 +1,251 @@
+//! The fit loop: batches, gradients, clipping, a step, metrics, checkpoints, until the end or a
+//! signal.
+
+mod eval;
+mod lock;
+mod report;
+mod setup;
+mod step;
+
+pub use eval::held_out_loss;
+pub use report::Summary;
+pub use setup::{Resume, SetupError, starting_model};
+pub(crate) use setup::{model_config, optimizer_settings};
+pub(crate) use step::{feed_failure, shard_exit};
+
+use crate::{
+    checkpoint::{
+        CheckpointManifest, Identity, RunState, Store, TokenizerFiles, export_model, save_checkpoint,
+    },
+    engine::Engine,
+    feed::{Feed, HeldOutRows},
+    metrics::{EventWriter, HeldOut, MetricsFile, StepMetrics},
+    model::{Grads, ModelConfig, Params},
+    optim::Optimizer,
+};
+use coda_cli::{Exit, Failure, ProgressArgs, signals::Stop};
+use coda_stages::Recipe;
+use report::Reporter;
+use serde_json::Value;
+use setup::{Begin, begin};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// The metrics of a run, in its folder.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+
+/// The model of a finished run, in its folder: a plain Hugging Face directory.
+pub const FINAL_DIR: &str = "final";
+
+/// What a run is made of.
+pub struct Job<'a> {
+    /// Everything that decides the run.
+    pub recipe: &'a Recipe,
+    /// Its rows.
+    pub feed: &'a Feed,
+    /// What a checkpoint must agree with.
+    pub identity: Identity,
+    /// What is written to `run.json` of the run's folder.
+    pub description: Value,
+    /// The model to begin with, asked for only when no checkpoint is resumed.
+    pub model: &'a dyn Fn() -> Result<(ModelConfig, Params), Failure>,
+    /// The engine for a model of this shape.
+    pub engine: &'a dyn Fn(&ModelConfig) -> Result<Box<dyn Engine>, Failure>,
+}
+
+/// How to run it.
+#[derive(Clone, Debug)]
+pub struct FitOptions {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// Whether to go on from a checkpoint in it.
+    pub resume: Resume,
+    /// Leave, with a checkpoint, after this many steps of the whole run.
+    pub stop_after: Option<u64>,
+    /// How to show progress.
+    pub progress: ProgressArgs,
+    /// Signals.
+    pub stop: Stop,
+}
+
+/// Trains. Returns the summary, and how the process should exit.
+///
+/// # Errors
+/// If a file cannot be read or written, a checkpoint does not fit, or the loss is not a number.
+pub fn fit(
+    job: &Job<'_>,
+    options: &FitOptions,
+) -> Result<(Summary, Exit), Failure> {
+    let started = Instant::now();
+    let _lock = lock::RunLock::acquire(&options.out)?;
+    let store = Store::of_run(&options.out);
+    let Begin { config, params, optimizer, step, resumed_from } = begin(job, options, &store)?;
+    let file = |error: &dyn std::error::Error| Failure::from_error(Exit::Io, error);
+    let metrics_path = options.out.join(METRICS_FILE);
+    let metrics = if step > 0 {
+        MetricsFile::resume(&metrics_path, step)
+    } else {
+        MetricsFile::start(&metrics_path)
+    };
+    let set = job.feed.set();
+    let mut training = Training {
+        job,
+        engine: (job.engine)(&config)?,
+        store,
+        tokenizer: TokenizerFiles {
+            path: set.tokenizer_path(),
+            specials: set.specials(),
+            row_length: set.row_length(),
+        },
+        held_out: HeldOutRows::choose(job.feed, held_out_limit(job.recipe)),
+        grads: Grads::zeros(&params),
+        config,
+        params,
+        optimizer,
+        step,
+        saved: resumed_from.as_ref().map(|_| step),
+        metrics: metrics.map_err(|error| file(&error))?,
+        events: EventWriter::start(&options.out.join("tb"), step).map_err(|error| file(&error))?,
+    };
+    let reporter = Reporter::start(job.recipe, options.progress, step);
+    let exit = training.run(options, &reporter)?;
+    reporter.finish();
+    let checkpoint = training.saved.map(|step| training.store.path(step));
+    let lines = MetricsFile::read(&metrics_path).map_err(|error| file(&error))?;
+    let summary = Summary::of(
+        job.recipe,
+        &lines,
+        training.step,
+        started.elapsed(),
+        checkpoint,
+        resumed_from,
+    );
+    Ok((summary, exit))
+}
+
+/// Rows per forward and backward pass where the recipe leaves it open: about 4096 tokens.
+#[must_use]
+pub fn micro_batch(recipe: &Recipe) -> u32 {
+    recipe
+        .micro_batch
+        .unwrap_or_else(|| (4096 / recipe.row_length.max(1)).max(1))
+        .clamp(1, recipe.global_batch.max(1))
+}
+
+fn held_out_limit(recipe: &Recipe) -> u64 {
+    u64::from(recipe.eval_batches) * u64::from(micro_batch(recipe))
+}
+
+struct Training<'a> {
+    job: &'a Job<'a>,
+    engine: Box<dyn Engine>,
+    store: Store,
+    tokenizer: TokenizerFiles,
+    held_out: HeldOutRows,
+    config: ModelConfig,
+    params: Params,
+    grads: Grads,
+    optimizer: Optimizer,
+    /// Optimizer steps done.
+    step: u64,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    metrics: MetricsFile,
+    events: EventWriter,
+}
+
+impl Training<'_> {
+    fn run(&mut self, options: &FitOptions, reporter: &Reporter) -> Result<Exit, Failure> {
+        let recipe = self.job.recipe;
+        if self.step == 0 {
+            let started = Instant::now();
+            let held_out = self.evaluate()?;
+            reporter.held_out(0, held_out.as_ref());
+            let line = StepMetrics::before_training(held_out, started.elapsed().as_secs_f64());
+            self.record(&line)?;
+        }
+        while self.step < recipe.total_steps {
+            if options.stop_after.is_some_and(|last| self.step >= last) {
+                self.save()?;
+                return Ok(Exit::Done);
+            }
+            let mut line = self.one_step()?;
+            let last = self.step == recipe.total_steps;
+            if last || is_due(self.step, recipe.eval_every) {
+                line.held_out = self.evaluate()?;
+                line.held_out_loss = line.held_out.as_ref().map(|h| h.loss);
+            }
+            self.record(&line)?;
+            reporter.step(&line);
+            reporter.held_out(self.step, line.held_out.as_ref());
+            if last || is_due(self.step, recipe.checkpoint_every) {
+                self.save()?;
+            }
+            if let Some(exit) = options.stop.requested().filter(|_| !last) {
+                self.save()?;
+                return Ok(exit);
+            }
+        }
+        self.export_final(&options.out.join(FINAL_DIR))?;
+        Ok(Exit::Done)
+    }
+
+    fn evaluate(&mut self) -> Result<Option<HeldOut>, Failure> {
+        let rows = micro_batch(self.job.recipe) as usize;
+        held_out_loss(self.job.feed, &self.held_out, self.engine.as_mut(), &self.params, rows)
+    }
+
+    fn record(&mut self, line: &StepMetrics) -> Result<(), Failure> {
+        let written = self
+            .metrics
+            .append(line)
+            .and_then(|()| self.events.scalars(line.step, &line.scalars()));
+        written.map_err(|error| Failure::from_error(Exit::Io, &error))
+    }
+
+    /// Writes the model of a finished run, unless an earlier call has done so.
+    fn export_final(&mut self, dir: &Path) -> Result<(), Failure> {
+        self.save()?;
+        let there = CheckpointManifest::verify(dir).is_ok_and(|found| found.step == self.step);
+        if !there {
+            export_model(dir, &self.config, &self.params, &self.tokenizer, self.step)?;
+        }
+        Ok(())
+    }
+
+    /// Saves the state after `self.step` steps, unless it is saved already.
+    fn save(&mut self) -> Result<(), Failure> {
+        if self.saved == Some(self.step) {
+            return Ok(());
+        }
+        self.metrics.sync().map_err(|error| Failure::from_error(Exit::Io, &error))?;
+        let recipe = self.job.recipe;
+        let identity = self.job.identity.clone();
+        let run = RunState {
+            step: self.step,
+            position: self.step * u64::from(recipe.global_batch),
+            tokens: self.step * recipe.tokens_per_step(),
+            identity_hash: identity.hash(),
+            identity,
+            recipe: recipe.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let path = self.store.path(self.step);
+        let (config, params) = (&self.config, &self.params);
+        save_checkpoint(&path, config, params, &self.optimizer, &self.tokenizer, &run)?;
+        self.store.published(self.step, recipe.checkpoint_keep)?;
+        self.saved = Some(self.step);
+        Ok(())
+    }
+}
+
+fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// The folder of a checkpoint, for messages.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
