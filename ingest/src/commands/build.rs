@@ -35,8 +35,8 @@ pub(crate) struct Build {
     /// List files, check tokenizer and fields, estimate tokens; write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Replace a shard set that another manifest or other inputs made; the old one stays until the
-    /// new one is complete.
+    /// Build even if a shard set is there and replace it; the old one stays until the new one is
+    /// complete.
     #[arg(long)]
     force: bool,
     /// Print the summary as JSON.
@@ -145,14 +145,13 @@ impl Build {
     }
 
     /// The index of a finished set at `out` that the same recipe made. Another finished set is an
-    /// error unless `--force` was given.
+    /// error. With `--force` nothing that is there counts.
     fn already_there(&self, out: &Path, recipe: &str) -> Result<Option<Index>, Failure> {
-        if !out.join(INDEX_FILE).exists() {
+        if self.force || !out.join(INDEX_FILE).exists() {
             return Ok(None);
         }
         match ShardSet::open(out) {
             Ok(set) if set.index().manifest_hash == recipe => Ok(Some(set.index().clone())),
-            _ if self.force => Ok(None),
             Ok(_) => Err(Failure::usage(format!(
                 "{} holds a shard set of another manifest or of other inputs",
                 out.display()

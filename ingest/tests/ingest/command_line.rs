@@ -341,6 +341,8 @@ fn a_damaged_set_is_found_with_4() {
     assert_eq!(ran.code, 4);
     assert_eq!(ran.json()["sound"], false);
     assert_eq!(ran.json()["problems"][0]["file"], "shard-00000.arrow");
+    place.ok(&["--manifest", "m.yaml", "--force"]);
+    place.ok(&["verify", "shards"]);
 }
 
 #[test]
