@@ -1,6 +1,7 @@
 //! Which row a position of training reads: a pure function, in O(1), without any state.
 
 use coda_random::{Permutation, Purpose};
+use std::sync::Arc;
 
 /// Positions per mixing cycle.
 const CYCLE: u32 = 1 << 16;
@@ -120,8 +121,8 @@ pub fn held_out_rows(rows: u64, fraction: f64) -> u64 {
 ///
 /// * Without weights, epoch `i / n` goes through all `n` training rows by a keyed permutation.
 /// * With weights, each cycle of 65,536 positions gives every source a fixed number of them
-///   (largest remainder), dealt by a keyed permutation of the cycle; each source goes through its
-///   own rows by a keyed permutation per epoch of that source.
+///   (largest remainder), dealt by a keyed permutation, the same for each cycle; each source goes
+///   through its own rows, epoch by epoch, by a keyed permutation per epoch of that source.
 #[derive(Clone, Debug)]
 pub struct Order {
     seed: u64,
@@ -129,8 +130,18 @@ pub struct Order {
     /// Before each source, how many units lie: training rows (without weights) or slots of a cycle
     /// (with weights); one more at the end for the sum.
     starts: Vec<u64>,
-    weighted: bool,
+    deal: Option<Arc<Deal>>,
     train_rows: u64,
+}
+
+/// How the positions of a cycle are dealt to the sources.
+#[derive(Debug)]
+struct Deal {
+    /// For each position the slot it holds. The slots of a source lie together, and its positions
+    /// hold them in ascending order: the slot's place among them is the rank of the position.
+    slots: Vec<u32>,
+    /// For each slot its position.
+    positions: Vec<u32>,
 }
 
 impl Order {
@@ -162,13 +173,53 @@ impl Order {
             *sum += units;
             Some(*sum)
         }));
-        Ok(Self { seed, ranges: ranges.to_vec(), starts, weighted, train_rows })
+        let deal = weighted.then(|| Arc::new(Deal::new(seed, &starts)));
+        Ok(Self { seed, ranges: ranges.to_vec(), starts, deal, train_rows })
     }
 
     /// What position `i` reads.
     #[must_use]
     pub fn at(&self, i: u64) -> Position {
-        if self.weighted { self.weighted_at(i) } else { self.plain_at(i) }
+        match &self.deal {
+            Some(deal) => self.weighted_at(deal, i),
+            None => self.plain_at(i),
+        }
+    }
+
+    /// The first position at or after `from` that reads `row`, with what it reads; nothing when
+    /// `row` is held out, unknown, or of a source of weight 0.
+    #[must_use]
+    pub fn next_visit(&self, row: u64, from: u64) -> Option<(u64, Position)> {
+        let (source, range) = self.ranges.iter().enumerate().find(|(_, range)| {
+            (range.first_row..range.first_row + range.train_rows()).contains(&row)
+        })?;
+        let own = row - range.first_row;
+        // Rows of an epoch, the domain of its permutation, and the row's number within it.
+        let (rows, domain, unit) = match self.deal {
+            Some(_) => (range.train_rows(), domain_of(source), own),
+            None => (self.train_rows, 0, self.starts[source] + own),
+        };
+        let position_of = |pick: u64| match &self.deal {
+            Some(deal) => {
+                let quota = self.quota(source);
+                (quota > 0).then(|| deal.position(pick / quota, self.starts[source] + pick % quota))
+            }
+            None => Some(pick),
+        };
+        // The epoch under way at `from`, or, within the same cycle, one a little later.
+        let first_pick = match &self.deal {
+            Some(_) => from / u64::from(CYCLE) * self.quota(source),
+            None => from,
+        };
+        let mut count = first_pick / rows;
+        loop {
+            let order = self.permutation(Purpose::RowOrder, domain, epoch(count), rows);
+            let i = position_of(count * rows + order.inverse(unit))?;
+            if i >= from {
+                return Some((i, Position { row, epoch: epoch(count) }));
+            }
+            count += 1;
+        }
     }
 
     /// How many rows may be trained on.
@@ -188,7 +239,7 @@ impl Order {
     /// How many of each 65,536 positions every source gets; `None` without weights.
     #[must_use]
     pub fn quotas(&self) -> Option<Vec<u64>> {
-        self.weighted.then(|| self.starts.windows(2).map(|pair| pair[1] - pair[0]).collect())
+        self.deal.as_ref().map(|_| (0..self.ranges.len()).map(|s| self.quota(s)).collect())
     }
 
     fn plain_at(&self, i: u64) -> Position {
@@ -199,25 +250,20 @@ impl Order {
         Position { row: self.ranges[source].first_row + (unit - self.starts[source]), epoch }
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "a position over 2^16 over 2^24 is small")]
-    fn weighted_at(&self, i: u64) -> Position {
-        let cycle = i / u64::from(CYCLE);
-        let deal = self.permutation(
-            Purpose::Mixing,
-            (cycle / EPOCHS) as u32,
-            epoch(cycle),
-            u64::from(CYCLE),
-        );
-        let slot = deal.at(i % u64::from(CYCLE));
+    fn weighted_at(&self, deal: &Deal, i: u64) -> Position {
+        let (cycle, slot) = deal.slot(i);
         let source = self.source_of(slot);
-        let quota = self.starts[source + 1] - self.starts[source];
-        let pick = cycle * quota + (slot - self.starts[source]);
+        let pick = cycle * self.quota(source) + (slot - self.starts[source]);
         let range = &self.ranges[source];
         let rows = range.train_rows();
         let epoch = epoch(pick / rows);
-        let domain = u32::try_from(source + 1).expect("a set has at most 65536 sources");
-        let order = self.permutation(Purpose::RowOrder, domain, epoch, rows);
+        let order = self.permutation(Purpose::RowOrder, domain_of(source), epoch, rows);
         Position { row: range.first_row + order.at(pick % rows), epoch }
+    }
+
+    /// Slots of a source in each cycle (with weights).
+    fn quota(&self, source: usize) -> u64 {
+        self.starts[source + 1] - self.starts[source]
     }
 
     fn permutation(&self, purpose: Purpose, domain: u32, epoch: u32, n: u64) -> Permutation {
@@ -228,6 +274,42 @@ impl Order {
     fn source_of(&self, unit: u64) -> usize {
         self.starts.partition_point(|&start| start <= unit) - 1
     }
+}
+
+impl Deal {
+    fn new(seed: u64, starts: &[u64]) -> Self {
+        let shuffled = Permutation::new(seed, Purpose::Mixing, 0, 0, u64::from(CYCLE));
+        let mut next = starts.to_vec();
+        let mut slots = Vec::with_capacity(CYCLE as usize);
+        let mut positions = vec![0; CYCLE as usize];
+        for position in 0..CYCLE {
+            let drawn = shuffled.at(u64::from(position));
+            let source = starts.partition_point(|&start| start <= drawn) - 1;
+            let slot = u32::try_from(next[source]).expect("a slot is below 65536");
+            next[source] += 1;
+            slots.push(slot);
+            positions[slot as usize] = position;
+        }
+        Self { slots, positions }
+    }
+
+    /// The cycle and the slot of position `i`.
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 65536")]
+    fn slot(&self, i: u64) -> (u64, u64) {
+        let at = (i % u64::from(CYCLE)) as usize;
+        (i / u64::from(CYCLE), u64::from(self.slots[at]))
+    }
+
+    /// The position of a slot in a cycle.
+    #[allow(clippy::cast_possible_truncation, reason = "a slot is below 65536")]
+    fn position(&self, cycle: u64, slot: u64) -> u64 {
+        cycle * u64::from(CYCLE) + u64::from(self.positions[slot as usize])
+    }
+}
+
+/// The domain of a source's own permutations; 0 belongs to the set as a whole.
+fn domain_of(source: usize) -> u32 {
+    u32::try_from(source + 1).expect("a set has at most 65536 sources")
 }
 
 impl SourceRange {

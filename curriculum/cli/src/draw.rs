@@ -12,7 +12,6 @@ use coda_curriculum::{MaskPlan, RowView, plan_row};
 use coda_shards::Row;
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
     io::{IsTerminal as _, stdout},
     ops::Range,
     path::PathBuf,
@@ -159,26 +158,12 @@ fn visits(args: &DrawArgs, resolved: &Resolved, data: &Data) -> Result<Vec<Visit
             rows.end - rows.start
         );
     }
-    // The order answers "which row at this position"; the way back is a search from the step on.
-    let mut waiting: BTreeMap<u64, Option<Visit>> =
-        trained.into_iter().map(|row| (row, None)).collect();
-    let mut missing = waiting.len();
-    let mut position = first;
-    while missing > 0 && position - first < data.longest_wait() {
-        let next = visit(position);
-        if let Some(slot @ None) = waiting.get_mut(&next.row) {
-            *slot = Some(next);
-            missing -= 1;
-        }
-        position += 1;
-    }
-    waiting
+    trained
         .into_iter()
-        .map(|(row, visit)| {
-            visit.ok_or_else(|| {
-                Failure::usage(format!("row {row} is not visited at or after step {}", args.step))
-                    .hint("its source has a weight too small for this run")
-            })
+        .map(|row| match data.order.next_visit(row, first) {
+            Some((position, at)) => Ok(Visit { row, epoch: at.epoch, step: position / batch }),
+            None => Err(Failure::usage(format!("row {row} is never visited"))
+                .hint("its source has the weight 0")),
         })
         .collect()
 }

@@ -147,16 +147,6 @@ impl Data {
             (end - range.held_out_rows..end).contains(&row)
         })
     }
-
-    /// Within so many positions every row comes round: two passes over the slowest source.
-    pub(crate) fn longest_wait(&self) -> u64 {
-        let Some(quotas) = self.order.quotas() else { return 2 * self.order.train_rows() };
-        let cycle: u64 = quotas.iter().sum();
-        let cycles = self.ranges.iter().zip(&quotas).filter(|(_, quota)| **quota > 0);
-        let cycles = cycles
-            .map(|(range, quota)| (2 * (range.rows - range.held_out_rows)).div_ceil(*quota) + 1);
-        cycles.max().unwrap_or(0) * cycle
-    }
 }
 
 /// Writes a result file whole or not at all.
