@@ -99,8 +99,9 @@ fn read_batch(path: &Path) -> Result<Batch, Failure> {
     let mut file = SafetensorsFile::open(path)?;
     let shape = |name: &str| file.tensors().get(name).map(|info| info.shape.clone());
     let misfit = |problem: String| {
-        Failure::incompatible(format!("{}: {problem}", path.display()))
-            .hint("input_ids and noised_ids are i32 [B, L], sigma is f32 [B], segment_ids i32 [B, L]")
+        Failure::incompatible(format!("{}: {problem}", path.display())).hint(
+            "input_ids and noised_ids are i32 [B, L], sigma is f32 [B], segment_ids i32 [B, L]",
+        )
     };
     let Some([rows, len]) = shape("input_ids").and_then(|shape| <[usize; 2]>::try_from(shape).ok())
     else {

@@ -60,8 +60,11 @@ fn tokenizer_files(dir: &Path) -> Result<TokenizerFiles, Failure> {
             one => one.as_u64(),
         };
         found.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
-            Failure::incompatible(format!("{}: {key} is missing", dir.join("config.json").display()))
-                .hint(format!("add {key} to config.json"))
+            Failure::incompatible(format!(
+                "{}: {key} is missing",
+                dir.join("config.json").display()
+            ))
+            .hint(format!("add {key} to config.json"))
         })
     };
     let specials =

@@ -111,8 +111,8 @@ impl ManifestArgs {
         };
         let overrides: Vec<&String> = self.overrides.iter().chain(more).collect();
         let allowed: Vec<PathBuf> = self.shards.iter().cloned().collect();
-        let manifest =
-            Manifest::load(&path, &overrides, &allowed).map_err(|error| manifest_failure(&error))?;
+        let manifest = Manifest::load(&path, &overrides, &allowed)
+            .map_err(|error| manifest_failure(&error))?;
         if let Some(stage) = self.stage.map(StageArg::stage).filter(|&s| s != manifest.stage) {
             let named = |stage| match stage {
                 Stage::Pre => "pre",

@@ -61,8 +61,8 @@ struct Memory {
 impl Plan {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let manifest = self.manifest.load(&[])?;
-        let recipe = Recipe::resolve(&manifest, self.train_rows)
-            .map_err(|error| recipe_failure(&error))?;
+        let recipe =
+            Recipe::resolve(&manifest, self.train_rows).map_err(|error| recipe_failure(&error))?;
         let init = init_path(&manifest, &recipe, self.init.as_deref())?;
         // The ids of control tokens do not matter here.
         let specials = Specials { eos: 0, pad: 0, mask: 0 };
@@ -76,7 +76,11 @@ impl Plan {
         };
         config.check().map_err(|error| Failure::usage(error.to_string()))?;
         let planned = planned(&recipe, &config, self.flops_per_second);
-        if self.json { print_json(&planned)? } else { print_text(&planned.text())? }
+        if self.json {
+            print_json(&planned)?
+        } else {
+            print_text(&planned.text())?
+        }
         Ok(Exit::Done)
     }
 }
@@ -87,8 +91,7 @@ fn planned(recipe: &Recipe, config: &ModelConfig, speed: Option<f64>) -> Planned
     let flops_per_step = tokens_per_step as f64 * flops_per_token(recipe, config);
     let flops = flops_per_step * recipe.total_steps as f64;
     let weights = 4 * parameters;
-    let optimizer =
-        Optimizer::state_bytes(&optimizer_settings(&recipe.optimizer), &layout(config));
+    let optimizer = Optimizer::state_bytes(&optimizer_settings(&recipe.optimizer), &layout(config));
     let activations = activation_bytes(recipe, config);
     Planned {
         parameters,

@@ -243,9 +243,7 @@ fn chat_or(chat: bool, text: &str) -> String {
 
 /// A user's turn and the head of the answer: the Qwen3 template with thinking off.
 fn chat_prompt(text: &str) -> String {
-    format!(
-        "<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    )
+    format!("<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -300,8 +298,8 @@ struct Trace {
 
 impl Trace {
     fn create(path: &Path) -> Result<Self, Failure> {
-        let file = AtomicFile::create(path)
-            .map_err(|error| Failure::from_error(Exit::Io, &error))?;
+        let file =
+            AtomicFile::create(path).map_err(|error| Failure::from_error(Exit::Io, &error))?;
         Ok(Self { path: path.to_path_buf(), file })
     }
 

@@ -24,11 +24,10 @@ impl RunLock {
         let file = file.map_err(|error| failed("lock", &path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Failure::usage(format!(
-                "another process is training in {}",
-                out.display()
-            ))
-            .hint("wait for it to end, or choose another --out")),
+            Err(TryLockError::WouldBlock) => {
+                Err(Failure::usage(format!("another process is training in {}", out.display()))
+                    .hint("wait for it to end, or choose another --out"))
+            }
             Err(TryLockError::Error(error)) => Err(failed("lock", &path, error)),
         }
     }

@@ -15,7 +15,8 @@ pub(crate) use step::{feed_failure, shard_exit};
 
 use crate::{
     checkpoint::{
-        CheckpointManifest, Identity, RunState, Store, TokenizerFiles, export_model, save_checkpoint,
+        CheckpointManifest, Identity, RunState, Store, TokenizerFiles, export_model,
+        save_checkpoint,
     },
     engine::Engine,
     feed::{Feed, HeldOutRows},
@@ -74,10 +75,7 @@ pub struct FitOptions {
 ///
 /// # Errors
 /// If a file cannot be read or written, a checkpoint does not fit, or the loss is not a number.
-pub fn fit(
-    job: &Job<'_>,
-    options: &FitOptions,
-) -> Result<(Summary, Exit), Failure> {
+pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failure> {
     let started = Instant::now();
     let _lock = lock::RunLock::acquire(&options.out)?;
     let store = Store::of_run(&options.out);
@@ -114,14 +112,8 @@ pub fn fit(
     reporter.finish();
     let checkpoint = training.saved.map(|step| training.store.path(step));
     let lines = MetricsFile::read(&metrics_path).map_err(|error| file(&error))?;
-    let summary = Summary::of(
-        job.recipe,
-        &lines,
-        training.step,
-        started.elapsed(),
-        checkpoint,
-        resumed_from,
-    );
+    let summary =
+        Summary::of(job.recipe, &lines, training.step, started.elapsed(), checkpoint, resumed_from);
     Ok((summary, exit))
 }
 

@@ -4,10 +4,13 @@ use super::{FitOptions, Job, METRICS_FILE};
 use crate::{
     checkpoint::{Found, HfWeights, Store},
     model::{ModelConfig, Params},
-    optim::{AdamWSettings, AdafactorSettings, Optimizer, OptimizerSettings},
+    optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
 };
 use coda_cli::{Exit, Failure};
-use coda_shards::{Specials, commit::{FileError, write_atomic}};
+use coda_shards::{
+    Specials,
+    commit::{FileError, write_atomic},
+};
 use coda_stages::{ModelShape, OptimizerRecipe, Recipe};
 use std::{
     fs,
@@ -48,11 +51,7 @@ pub(super) struct Begin {
     pub(super) resumed_from: Option<PathBuf>,
 }
 
-pub(super) fn begin(
-    job: &Job<'_>,
-    options: &FitOptions,
-    store: &Store,
-) -> Result<Begin, Failure> {
+pub(super) fn begin(job: &Job<'_>, options: &FitOptions, store: &Store) -> Result<Begin, Failure> {
     store.prepare()?;
     let found = match options.resume {
         Resume::Never => {
@@ -226,7 +225,11 @@ fn same_shape(found: &ModelConfig, asked: &ModelConfig, dir: &Path) -> Result<()
         return Ok(());
     }
     Err(SetupError {
-        problem: format!("the model in {} has another shape: {}", dir.display(), differs.join("; ")),
+        problem: format!(
+            "the model in {} has another shape: {}",
+            dir.display(),
+            differs.join("; ")
+        ),
         hint: "leave model's shape out of the manifest, or give the checkpoint's".to_owned(),
     })
 }

@@ -29,7 +29,13 @@ impl Training<'_> {
             rows.iter().for_each(|row| tally.add(row));
             let output = self
                 .engine
-                .loss_and_grads(&self.params, &feed.batch(&rows), mask, denominator, &mut self.grads)
+                .loss_and_grads(
+                    &self.params,
+                    &feed.batch(&rows),
+                    mask,
+                    denominator,
+                    &mut self.grads,
+                )
                 .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
             for (row, sum) in rows.iter().zip(&output.row_sums) {
                 nats += sum * row.plan.sigma;
