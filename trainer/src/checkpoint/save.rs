@@ -42,7 +42,7 @@ impl Identity {
     /// The identity of a recipe over a shard set.
     #[must_use]
     pub fn new(recipe: &Recipe, shard_set: &str, order: Value) -> Self {
-        let mut recipe = serde_json::to_value(recipe).expect("a recipe is plain data");
+        let mut recipe = plain(recipe);
         if let Some(keys) = recipe.as_object_mut() {
             // `micro_batch` and `recompute` change the order of additions, not what is added.
             for key in [
@@ -66,8 +66,8 @@ impl Identity {
     /// The BLAKE3 of it all, hex.
     #[must_use]
     pub fn hash(&self) -> String {
-        let text = serde_json::to_vec(self).expect("an identity is plain data");
-        blake3::hash(&text).to_hex().to_string()
+        let text = plain(self).to_string();
+        blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
     /// What differs from another, in words: `recipe.lr.peak is 0.001, was 0.002`.
@@ -83,6 +83,11 @@ impl Identity {
         }
         found
     }
+}
+
+/// Data without maps of odd keys always becomes JSON.
+fn plain(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("plain data becomes JSON")
 }
 
 fn compare(path: &str, now: &Value, before: &Value, found: &mut Vec<String>) {

@@ -82,9 +82,11 @@ impl HfWeights {
     pub fn read(mut self) -> Result<(ModelConfig, Params), CheckpointError> {
         let mut values = Vec::new();
         for tensor in layout(&self.config) {
-            let file = self.files.iter_mut().find(|file| file.tensors().contains_key(&tensor.name));
-            // `check` has seen every tensor.
-            values.push(file.expect("the tensor is there").read_f32(&tensor.name)?);
+            // `check` has seen every tensor in one of the files.
+            let files = self.files.iter_mut();
+            for file in files.filter(|file| file.tensors().contains_key(&tensor.name)) {
+                values.push(file.read_f32(&tensor.name)?);
+            }
         }
         let params = Params::from_values(&self.config, values);
         Ok((self.config, params))

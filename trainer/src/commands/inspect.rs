@@ -1,6 +1,6 @@
 //! `coda-trainer inspect`.
 
-use crate::checkpoint::{HfWeights, Store};
+use crate::checkpoint::{HfWeights, SafetensorsFile, Store};
 use clap::Args;
 use coda_cli::{Exit, Failure, human, print_json, print_text};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ impl Inspect {
         let tensors: Vec<(String, String, Vec<usize>)> = weights
             .files()
             .iter()
-            .flat_map(|file| file.tensors())
+            .flat_map(SafetensorsFile::tensors)
             .map(|(name, info)| (name.clone(), format!("{:?}", info.dtype), info.shape.clone()))
             .collect();
         let run: Value = fs::read(dir.join("run.json"))

@@ -13,7 +13,7 @@ use coda_manifests::Recompute;
 use coda_shards::Specials;
 use coda_stages::Recipe;
 use serde::Serialize;
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 /// The options of a plan.
 #[derive(Args)]
@@ -77,9 +77,9 @@ impl Plan {
         config.check().map_err(|error| Failure::usage(error.to_string()))?;
         let planned = planned(&recipe, &config, self.flops_per_second);
         if self.json {
-            print_json(&planned)?
+            print_json(&planned)?;
         } else {
-            print_text(&planned.text())?
+            print_text(&planned.text())?;
         }
         Ok(Exit::Done)
     }
@@ -168,7 +168,7 @@ impl Planned {
         );
         if let Some(seconds) = self.seconds {
             let time = Duration::from_secs_f64(seconds);
-            text += &format!("time           {}\n", human::duration(time));
+            let _ = writeln!(text, "time           {}", human::duration(time));
         }
         text
     }

@@ -53,7 +53,7 @@ pub(super) struct Sample {
     /// Denoising steps; without it, as many as there are masks.
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
-    /// origin, maskgit_plus, topk_margin or entropy.
+    /// How positions are chosen: `origin`, `maskgit_plus`, `topk_margin` or `entropy`.
     #[arg(long, value_name = "NAME", default_value = "entropy")]
     alg: Algorithm,
     /// Above 0, positions are drawn from their confidences instead of ranked.

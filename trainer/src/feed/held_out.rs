@@ -23,7 +23,9 @@ impl HeldOutRows {
         let (count, available) = (limit.min(all.len() as u64), all.len() as u64);
         let rows = (0..count)
             .map(|i| {
-                let index = usize::try_from(i * available / count).expect("below the length");
+                // Below the length, which is a usize.
+                #[allow(clippy::cast_possible_truncation, reason = "an index into `all`")]
+                let index = (i * available / count) as usize;
                 all[index]
             })
             .collect();

@@ -40,6 +40,11 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// The model of a finished run, in its folder: a plain Hugging Face directory.
 pub const FINAL_DIR: &str = "final";
 
+/// Gives the model to begin with.
+pub type ModelSource<'a> = dyn Fn() -> Result<(ModelConfig, Params), Failure> + 'a;
+/// Gives the engine for a model of a shape.
+pub type EngineSource<'a> = dyn Fn(&ModelConfig) -> Result<Box<dyn Engine>, Failure> + 'a;
+
 /// What a run is made of.
 pub struct Job<'a> {
     /// Everything that decides the run.
@@ -51,9 +56,9 @@ pub struct Job<'a> {
     /// What is written to `run.json` of the run's folder.
     pub description: Value,
     /// The model to begin with, asked for only when no checkpoint is resumed.
-    pub model: &'a dyn Fn() -> Result<(ModelConfig, Params), Failure>,
+    pub model: &'a ModelSource<'a>,
     /// The engine for a model of this shape.
-    pub engine: &'a dyn Fn(&ModelConfig) -> Result<Box<dyn Engine>, Failure>,
+    pub engine: &'a EngineSource<'a>,
 }
 
 /// How to run it.

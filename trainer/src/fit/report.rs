@@ -6,6 +6,7 @@ use coda_manifests::Stage;
 use coda_stages::Recipe;
 use serde::Serialize;
 use std::{
+    fmt::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -53,9 +54,9 @@ impl Summary {
             steps: recipe.total_steps,
             step,
             loss_first: losses().next(),
-            loss_last: losses().last(),
+            loss_last: losses().next_back(),
             held_out_first: held_out().next(),
-            held_out_last: held_out().last(),
+            held_out_last: held_out().next_back(),
             tokens: step * recipe.tokens_per_step(),
             seconds: elapsed.as_secs_f64(),
             checkpoint,
@@ -83,7 +84,7 @@ impl Summary {
             path(&self.checkpoint),
         );
         if self.resumed_from.is_some() {
-            text += &format!("resumed from {}\n", path(&self.resumed_from));
+            let _ = writeln!(text, "resumed from {}", path(&self.resumed_from));
         }
         text
     }

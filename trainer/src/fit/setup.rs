@@ -103,7 +103,7 @@ fn move_aside(out: &Path, store: &Store) -> Result<(), Failure> {
     if store.steps()?.is_empty() && !out.join(METRICS_FILE).exists() {
         return Ok(());
     }
-    let aside = (1_u32..)
+    let aside = (1..=u32::MAX)
         .map(|n| out.join(format!("before-{n}")))
         .find(|path| !path.exists())
         .expect("some name is free");

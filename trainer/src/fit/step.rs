@@ -26,7 +26,9 @@ impl Training<'_> {
         while first < recipe.global_batch {
             let end = (first + micro_batch(recipe)).min(recipe.global_batch);
             let rows = feed.prepare(step, first..end).map_err(feed_failure)?;
-            rows.iter().for_each(|row| tally.add(row));
+            for row in &rows {
+                tally.add(row);
+            }
             let output = self
                 .engine
                 .loss_and_grads(
@@ -111,6 +113,7 @@ impl Training<'_> {
 }
 
 /// A feed that fails, as a user sees it.
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn feed_failure(error: FeedError) -> Failure {
     let exit = match &error {
         FeedError::Shards(error) => shard_exit(error),

@@ -1,9 +1,9 @@
-//! TensorBoard event files: `TFRecord` frames around hand-encoded `Event` messages.
+//! `TensorBoard` event files: `TFRecord` frames around hand-encoded `Event` messages.
 //!
 //! A frame is the length (u64), its masked CRC-32C, the message, the message's masked CRC-32C, all
 //! little endian. Of the protocol buffer `tensorflow.Event` four fields are written: `wall_time` (1,
 //! double), `step` (2, varint), `file_version` (3, string) and `summary` (5) with values of `tag` (1)
-//! and `simple_value` (2, float); and once `session_log` (7) with status START, by which TensorBoard
+//! and `simple_value` (2, float); and once `session_log` (7) with status START, by which `TensorBoard`
 //! drops what an interrupted run wrote beyond the resumed step.
 
 use coda_shards::commit::FileError;
@@ -61,6 +61,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
+#[derive(Clone, Copy)]
 enum Content<'a> {
     FileVersion,
     SessionStart,
@@ -116,11 +117,14 @@ fn field(out: &mut Vec<u8>, key: u8, bytes: &[u8]) {
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
     }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

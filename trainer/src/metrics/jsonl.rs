@@ -67,9 +67,12 @@ impl MetricsFile {
     /// # Errors
     /// If it cannot be written.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<(), FileError> {
-        let mut line = serde_json::to_vec(metrics).expect("metrics are plain data");
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| FileError::new("write", &self.path, error))
+        let line = serde_json::to_vec(metrics).map_err(std::io::Error::from);
+        let written = line.and_then(|mut line| {
+            line.push(b'\n');
+            self.file.write_all(&line)
+        });
+        written.map_err(|error| FileError::new("write", &self.path, error))
     }
 
     /// Forces what was appended to disk: before a checkpoint, so that its steps are all there.

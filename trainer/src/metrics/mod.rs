@@ -1,4 +1,4 @@
-//! What a run records: `metrics.jsonl`, one object a step, is the source of truth; TensorBoard event
+//! What a run records: `metrics.jsonl`, one object a step, is the source of truth; `TensorBoard` event
 //! files in `tb/` tell the same to dashboards.
 
 mod events;

@@ -104,7 +104,7 @@ impl StepMetrics {
         }
     }
 
-    /// The numbers that go to TensorBoard, by tag.
+    /// The numbers that go to `TensorBoard`, by tag.
     #[must_use]
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
         let mut scalars = Vec::new();

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn bf16_keeps_eight_bits_and_rounds_ties_to_even() {
         // 1 + 2^-8 lies between 1 and 1 + 2^-7; 1 + 3·2^-8 between 1 + 2^-7 and 1 + 2^-6.
-        let mut values = [1.0, 1.003_906_25, 1.011_718_75, -3.141_592_7];
+        let mut values = [1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -std::f32::consts::PI];
         round_to_bf16(&mut [&mut values]);
         assert_eq!(values, [1.0, 1.0, 1.015_625, -3.140_625]);
     }

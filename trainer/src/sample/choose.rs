@@ -27,6 +27,9 @@ pub(crate) struct Shape {
 ///
 /// Temperature first, then `top_p` (tokens after the one that crosses the threshold are dropped),
 /// then `top_k`, then softmax; confidences in `f32`.
+///
+/// # Panics
+/// If there are more than 2^32 logits.
 #[must_use]
 pub fn choose(
     logits: &[f32],
