@@ -126,6 +126,7 @@ mod tests {
 
     /// Fixed logits: position `j` prefers token `j mod 5`, more so the higher `j` is; the mask id
     /// would win everywhere if it were allowed to.
+    #[allow(clippy::unnecessary_wraps, reason = "the signature of a model")]
     fn model(_: &[u32], positions: &[usize]) -> Result<Vec<f32>, Infallible> {
         let row = |&source: &usize| {
             let mut row = [0.0_f32; 6];
