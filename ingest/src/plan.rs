@@ -175,6 +175,10 @@ fn plan_source(
         .map(|path| manifest.roots().resolve_glob(path))
         .collect::<Result<Vec<PathBuf>, _>>()?;
     let files = list_files(&source.name, &paths, &filters)?;
+    // Folders and globs find links; each must lead to where the manifest may read.
+    for file in files.iter().filter(|file| file.path.is_symlink()) {
+        manifest.roots().admit(&file.path)?;
+    }
     let chat = match source.kind {
         SourceKind::Text => None,
         SourceKind::Sft => Some(ChatEncoder::new(tokenizer)?),

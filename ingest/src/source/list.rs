@@ -106,7 +106,8 @@ impl SourceError {
 }
 
 /// The files of a source: entries in the order given, the files of a folder or glob sorted by path,
-/// a file that is listed twice only once. Symbolic links inside folders are not followed.
+/// a file that is listed twice only once. Inside folders, links to files count as files (the caches of
+/// hubs are made of them; [`crate::plan`] checks where they lead), links to folders are not followed.
 ///
 /// # Errors
 /// If an entry names nothing, a format cannot be told, or the system refuses to list a folder.
@@ -181,7 +182,9 @@ impl Lister<'_> {
                 source: e.into(),
             })?;
             let relative = entry.path().strip_prefix(base).unwrap_or(entry.path());
-            if entry.file_type().is_file() && wanted(relative) && !self.exclude.is_match(relative) {
+            let is_file =
+                entry.file_type().is_file() || (entry.path_is_symlink() && entry.path().is_file());
+            if is_file && wanted(relative) && !self.exclude.is_match(relative) {
                 found.push(entry.into_path());
             }
         }

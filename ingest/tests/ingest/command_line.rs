@@ -366,3 +366,23 @@ fn a_tokenizer_is_trained_the_same_twice_and_used() {
     assert_eq!(fs::read(place.path("a.json")).ok(), fs::read(place.path("b.json")).ok());
     place.ok(&["--manifest", "m.yaml", "tokenizer.path=a.json"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn links_are_read_where_the_manifest_may_read_and_refused_elsewhere() {
+    use std::os::unix::fs::symlink;
+    let place = Place::new();
+    place.write("blobs/0a1b", &lines(["a blob behind a link"].iter()));
+    symlink(place.path("blobs/0a1b"), place.path("docs/d.jsonl")).expect("linked");
+    place.ok(&["--manifest", "m.yaml", "--quiet"]);
+    let texts = documents(&place.path("shards"), 0);
+    assert_eq!(texts.last().map(String::as_str), Some("a blob behind a link"));
+
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    fs::write(elsewhere.path().join("secret.jsonl"), lines(["secret"].iter())).expect("written");
+    symlink(elsewhere.path().join("secret.jsonl"), place.path("docs/e.jsonl")).expect("linked");
+    let ran = place.run(&["--manifest", "m.yaml", "--out", "other", "--quiet"]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("secret.jsonl") && ran.stderr.contains("hint:"), "{}", ran.stderr);
+    assert!(!place.path("other/index.json").exists());
+}
