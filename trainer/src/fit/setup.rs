@@ -7,6 +7,7 @@ use crate::{
     optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
 };
 use coda_cli::{Exit, Failure};
+use coda_manifests::Stage;
 use coda_shards::{
     Specials,
     commit::{FileError, write_atomic},
@@ -150,16 +151,26 @@ pub fn starting_model(
     let (config, params) = match (init, shape) {
         (Some(path), shape) => {
             let dir = Store::locate(path)?;
-            let (mut config, params) = HfWeights::open(&dir)?.read()?;
+            let (mut config, mut params) = HfWeights::open(&dir)?.read()?;
             config.mask_token_id = Some(specials.mask);
             if let Some(shape) = shape {
                 same_shape(&config, &shape, &dir)?;
+                // The released model's head is its own although the model it began with is tied.
+                if config.tie_word_embeddings && !shape.tie_word_embeddings {
+                    params.untie();
+                    config.tie_word_embeddings = false;
+                }
             }
             (config, params)
         }
         (None, Some(config)) => {
             check_vocabulary(&config, specials)?;
             config.check().map_err(|error| Failure::usage(error.to_string()))?;
+            if recipe.stage != Stage::Pre {
+                eprintln!(
+                    "note: no --init and no model.init, so this stage begins with fresh weights"
+                );
+            }
             let params = Params::init(&config, recipe.seed);
             (config, params)
         }

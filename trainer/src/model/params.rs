@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Standard deviation of fresh weights (`initializer_range` of HF's `Qwen3Config`).
 const INITIAL_STD: f64 = 0.02;
 
+/// The head of a model whose head is not tied.
+const HEAD: &str = "lm_head.weight";
+
 /// The parameters of a model. Matrices are row-major `[out, in]`, as HF stores them.
 ///
 /// Order: embedding, then for each layer `input_layernorm`, `q_proj`, `k_proj`, `v_proj`, `q_norm`,
@@ -54,7 +57,7 @@ pub fn layout(config: &ModelConfig) -> Vec<TensorShape> {
     }
     list.push(tensor("model.norm.weight".into(), &[d]));
     if !config.tie_word_embeddings {
-        list.push(tensor("lm_head.weight".into(), &[v, d]));
+        list.push(tensor(HEAD.into(), &[v, d]));
     }
     list
 }
@@ -95,6 +98,18 @@ impl Params {
             assert_eq!(value.len(), tensor.elements(), "size of {}", tensor.name);
         }
         Self { layout, values: values.into_iter().map(Arc::new).collect() }
+    }
+
+    /// Gives a tied model a head of its own that begins as a copy of the embedding.
+    ///
+    /// # Panics
+    /// If the head is not tied.
+    pub fn untie(&mut self) {
+        let tied = self.layout.iter().all(|tensor| tensor.name != HEAD);
+        assert!(tied, "the model has a head of its own");
+        let shape = self.layout[0].shape.clone();
+        self.layout.push(TensorShape { name: HEAD.to_owned(), shape });
+        self.values.push(Arc::new(self.values[0].to_vec()));
     }
 
     /// Names and shapes, in order.
@@ -228,6 +243,15 @@ mod tests {
             Params::init(&crate::model::ModelConfig { tie_word_embeddings: false, ..tiny() }, 1);
         assert_eq!(tied.len() + 1, untied.len());
         assert_eq!(untied.layout().last().unwrap().name, "lm_head.weight");
+    }
+
+    #[test]
+    fn an_untied_head_begins_as_the_embedding() {
+        let mut params = Params::init(&tiny(), 1);
+        params.untie();
+        let untied = crate::model::ModelConfig { tie_word_embeddings: false, ..tiny() };
+        assert_eq!(params.layout(), super::layout(&untied));
+        assert_eq!(params.get(params.len() - 1), params.get(0));
     }
 
     #[test]
