@@ -7,6 +7,9 @@ use crate::{
 };
 use dfdx::prelude::{Backward, Rank0, Tensor};
 
+/// The loss at the end of a tape.
+type Scalar<T> = Tensor<Rank0, f32, Cpu, T>;
+
 /// Runs the model on the CPU. Deterministic: the same batch gives the same bits whatever the number
 /// of threads.
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ impl CpuEngine {
         batch: &Batch,
         mask_id: u32,
         denominator: f64,
-    ) -> Result<(Tensor<Rank0, f32, Cpu, T>, LossOutput), EngineError> {
+    ) -> Result<(Scalar<T>, LossOutput), EngineError> {
         batch.check()?;
         let ids = batch.noised();
         ids.check(self.config.vocab_size)?;

@@ -109,11 +109,12 @@ impl ModelConfig {
             "use_sliding_window": false,
             "torch_dtype": "float32",
         });
-        let own = serde_json::to_value(self).expect("numbers and flags become JSON");
-        if let (Some(value), serde_json::Value::Object(own)) = (value.as_object_mut(), own) {
+        if let (Some(value), Ok(serde_json::Value::Object(own))) =
+            (value.as_object_mut(), serde_json::to_value(self))
+        {
             value.extend(own);
         }
-        serde_json::to_string_pretty(&value).expect("a JSON value becomes text") + "\n"
+        format!("{value:#}\n")
     }
 
     /// Refuses shapes that no model can have.

@@ -132,7 +132,7 @@ struct Group<'a> {
     row: usize,
     len: usize,
     /// Query heads of the group.
-    group: usize,
+    queries_per_key: usize,
     head_dim: usize,
     query_width: usize,
     kv_width: usize,
@@ -156,14 +156,14 @@ impl<'a> Group<'a> {
     ) -> Self {
         let AttentionShape { len, heads, kv_heads, head_dim, .. } = shape;
         let (row, kv_head) = (task / kv_heads, task % kv_heads);
-        let group = heads / kv_heads;
+        let queries_per_key = heads / kv_heads;
         let (query_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-        let query_start = row * len * query_width + kv_head * group * head_dim;
+        let query_start = row * len * query_width + kv_head * queries_per_key * head_dim;
         let kv_start = row * len * kv_width + kv_head * head_dim;
         Self {
             row,
             len,
-            group,
+            queries_per_key,
             head_dim,
             query_width,
             kv_width,
@@ -220,13 +220,13 @@ impl<'a> Group<'a> {
     /// The results `[L, group · head_dim]` and, for each head and query, the logarithm of the sum of
     /// exponentials `[group, L]`.
     fn forward(&self) -> (Vec<f32>, Vec<f32>) {
-        let width = self.group * self.head_dim;
+        let width = self.queries_per_key * self.head_dim;
         let mut out = vec![0.0; self.len * width];
-        let mut log_sums = vec![0.0; self.group * self.len];
+        let mut log_sums = vec![0.0; self.queries_per_key * self.len];
         let mut buffer = vec![0.0; QUERIES.min(self.len) * self.len];
         for (queries, keys) in self.runs() {
             let scores = &mut buffer[..queries.len() * keys.len()];
-            for head in 0..self.group {
+            for head in 0..self.queries_per_key {
                 self.scores(scores, head, &queries, &keys, |query, row| {
                     log_sums[head * self.len + query] = softmax(row);
                 });
@@ -248,7 +248,7 @@ impl<'a> Group<'a> {
     /// `gs = P · (gy·vᵀ - D) · scale`, `gq = gs · k`, `gk = gsᵀ · q`.
     fn backward(&self, y: &[f32], gy: &[f32], log_sums: &[f32]) -> Gradients {
         let (y, gy) = (&y[self.query_start..], &gy[self.query_start..]);
-        let (d, width) = (self.head_dim, self.group * self.head_dim);
+        let (d, width) = (self.head_dim, self.queries_per_key * self.head_dim);
         let mut gq = vec![0.0; self.len * width];
         let (mut gk, mut gv) = (vec![0.0; self.len * d], vec![0.0; self.len * d]);
         let size = QUERIES.min(self.len) * self.len;
@@ -256,7 +256,7 @@ impl<'a> Group<'a> {
         for (queries, keys) in self.runs() {
             let (m, n) = (queries.len(), keys.len());
             let (p, gs) = (&mut p_buffer[..m * n], &mut gs_buffer[..m * n]);
-            for head in 0..self.group {
+            for head in 0..self.queries_per_key {
                 self.scores(p, head, &queries, &keys, |query, row| {
                     softmax_again(row, log_sums[head * self.len + query]);
                 });

@@ -72,6 +72,7 @@ impl<'a> ViewMut<'a> {
 ///
 /// `threads` is 1 inside work that is already parallel. The result does not depend on it: threads
 /// divide rows and columns of `out`, never the inner sum.
+#[allow(clippy::needless_pass_by_value, reason = "the output is consumed, like any mutable borrow")]
 pub(crate) fn matmul(
     out: ViewMut<'_>,
     accumulate: bool,
