@@ -1,7 +1,9 @@
 //! The commands of the README: `cargo xtask quickstart`, `cargo xtask test`, and what needs more
 //! than a test.
 
+mod checks;
 mod process;
+mod python;
 mod quickstart;
 mod report;
 
@@ -21,6 +23,10 @@ struct Cli {
 enum Task {
     /// Ingest real code, look at the curriculum, train three stages, fill in a function, report.
     Quickstart(quickstart::Quickstart),
+    /// Everything that continuous integration calls: format, lints, docs, tests, Python cross-checks.
+    Test(checks::Test),
+    /// Licences, bans and sources of all dependencies (installs cargo-deny once).
+    Deny,
 }
 
 fn main() -> ExitCode {
@@ -28,6 +34,8 @@ fn main() -> ExitCode {
     coda_cli::run(|| {
         match cli.command {
             Task::Quickstart(quickstart) => quickstart.run()?,
+            Task::Test(test) => test.run()?,
+            Task::Deny => checks::deny()?,
         }
         Ok(Exit::Done)
     })

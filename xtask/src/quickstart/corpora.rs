@@ -31,6 +31,11 @@ const LARGEST_DOC: usize = 64 << 10;
 /// Pairs in all.
 const PAIRS: usize = 6000;
 
+/// What decides the selection besides the crates themselves.
+pub(crate) fn key(lock: &str) -> String {
+    format!("{CODE} {CODE_OF_ONE_CRATE} {LARGEST_FILE} {DOCS} {PAIRS} {HELD_BACK:?}\n{lock}")
+}
+
 /// What was taken.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Selection {
@@ -229,21 +234,21 @@ mod tests {
         file(&registry.join("shown-1.0.0/src/lib.rs"), &format!("{doc}{function}{filler}"));
         file(&registry.join("shown-1.0.0/src/table.rs"), &"// 1\n".repeat(30_000));
         file(&registry.join("shown-1.0.0/README.md"), &"Read me. ".repeat(30));
-        file(&registry.join("smallvec-1.0.0/src/lib.rs"), &format!("{function}{filler}"));
+        file(&registry.join("indexmap-1.0.0/src/lib.rs"), &format!("{function}{filler}"));
         let package = |name| {
             format!(
                 "[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\nsource = \"registry+x\"\n"
             )
         };
         let lock = home.path().join("Cargo.lock");
-        file(&lock, &(package("shown") + &package("smallvec")));
+        file(&lock, &(package("shown") + &package("indexmap")));
         let out = home.path().join("corpora");
 
         let first = prepare(&lock, home.path(), &out).expect("corpora");
         assert_eq!((first.code_files, first.docs, first.pairs), (1, 2, 1));
         assert_eq!(
             (first.crates[0].as_str(), first.held_back[0].as_str()),
-            ("shown-1.0.0", "smallvec-1.0.0")
+            ("shown-1.0.0", "indexmap-1.0.0")
         );
         let pairs = fs::read_to_string(out.join("pairs.jsonl")).expect("pairs");
         let pair: serde_json::Value = serde_json::from_str(&pairs).expect("one record");
@@ -253,7 +258,7 @@ mod tests {
         );
         assert!(out.join("code/shown-1.0.0/src/lib.rs").is_file());
         assert!(!out.join("code/shown-1.0.0/src/table.rs").exists());
-        assert!(!out.join("code/smallvec-1.0.0").exists());
+        assert!(!out.join("code/indexmap-1.0.0").exists());
 
         let docs = fs::read_to_string(out.join("docs.jsonl")).expect("docs");
         prepare(&lock, home.path(), &out).expect("corpora again");

@@ -117,7 +117,7 @@ fn unpacked_crates(places: &Places) -> Result<Vec<unpacked::Unpacked>, Failure> 
 fn data(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
     let lock = places.root.join("Cargo.lock");
     let selection = places.corpora().join("selection.json");
-    steps.run("corpora", &files::read(&lock)?, &selection, |_| {
+    steps.run("corpora", &corpora::key(&files::read(&lock)?), &selection, |_| {
         let taken = corpora::prepare(&lock, &unpacked::cargo_home()?, &places.corpora())?;
         eprintln!("    {}", taken.summary());
         Ok(())
@@ -170,7 +170,7 @@ fn train(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
     for (stage, name, _) in STAGES {
         let manifest = places.manifest(name);
         let out = places.run(stage);
-        let model = sample::final_checkpoint(&out);
+        let model = sample::newest_checkpoint(&out);
         steps.run(stage, &files::read(&manifest)?, &model, |start| {
             if start == Start::Afresh {
                 files::remove(&out)?;
@@ -183,7 +183,7 @@ fn train(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
             }
             process::run(&mut command)
         })?;
-        init = Some(model);
+        init = Some(out);
     }
     Ok(())
 }

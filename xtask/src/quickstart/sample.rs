@@ -9,15 +9,33 @@ use coda_cli::Failure;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// The directory that a finished run leaves its model in.
-pub(crate) fn final_checkpoint(run: &Path) -> PathBuf {
-    run.join("final")
+/// Masks in place of the body: about as many tokens as it has.
+const SPAN: &str = "6";
+
+/// What names the newest checkpoint of a run: there once the run has saved its model.
+pub(crate) fn newest_checkpoint(run: &Path) -> PathBuf {
+    run.join("checkpoints").join("latest")
 }
 
-/// Samples the body and writes the trace, one JSON object a step.
+/// Samples the body and writes the trace, one JSON object a step. The question is put as
+/// post-training puts it: the instruction as the user's turn, the function as the answer.
 pub(crate) fn infill(run: &Path, question: &Question, trace: &Path) -> Result<(), Failure> {
-    let _ = (run, question, trace, process::root());
-    Err(Failure::usage("sampling is not wired up"))
+    let prefix = format!(
+        "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n{}",
+        question.instruction, question.prefix
+    );
+    let text = process::capture(
+        process::sibling("coda-trainer")?
+            .arg("sample")
+            .arg("--checkpoint")
+            .arg(run)
+            .args(["--prefix", &prefix, "--span", SPAN, "--suffix"])
+            .arg(format!("{}<|im_end|>", question.suffix))
+            .arg("--trace")
+            .arg(trace),
+    )?;
+    eprintln!("{text}");
+    Ok(())
 }
 
 /// What the report uses of a line of the trace.

@@ -26,7 +26,7 @@ const GENERATED: [&str; 14] = [
 ];
 
 /// Never ingested: the function that is filled in at the end comes from here.
-pub(crate) const HELD_BACK: [&str; 1] = ["smallvec"];
+pub(crate) const HELD_BACK: [&str; 1] = ["indexmap"];
 
 /// Where cargo keeps what it downloads.
 pub(crate) fn cargo_home() -> Result<PathBuf, Failure> {

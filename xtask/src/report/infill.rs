@@ -107,7 +107,7 @@ pub(super) mod tests {
             tokens: tokens.map(|t| t.map(str::to_owned)).to_vec(),
         };
         Infill {
-            from: "smallvec-1.0.0".to_owned(),
+            from: "indexmap-1.0.0".to_owned(),
             original: "self.len() == 0".to_owned(),
             prefix: "fn is_empty(&self) -> bool {\n    ".to_owned(),
             suffix: "\n}".to_owned(),

@@ -1,0 +1,99 @@
+//! Which room may use which, and which foreign crates live where.
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The arrows between rooms: every package with what it may use of ours when it is built.
+const ARROWS: [(&str, &[&str]); 12] = [
+    ("coda-random", &[]),
+    ("coda-manifests", &[]),
+    ("coda-cli", &[]),
+    ("coda-shards", &["coda-manifests", "coda-random"]),
+    ("coda-ingest", &["coda-cli", "coda-manifests", "coda-shards"]),
+    ("coda-curriculum", &["coda-manifests", "coda-random"]),
+    ("coda-stages", &["coda-curriculum", "coda-manifests"]),
+    (
+        "coda-curriculum-cli",
+        &["coda-cli", "coda-curriculum", "coda-manifests", "coda-shards", "coda-stages"],
+    ),
+    (
+        "coda-trainer",
+        &[
+            "coda-cli",
+            "coda-curriculum",
+            "coda-manifests",
+            "coda-random",
+            "coda-shards",
+            "coda-stages",
+        ],
+    ),
+    ("coda-tests", &[]),
+    ("coda-benches", &[]),
+    ("xtask", &["coda-cli"]),
+];
+
+/// Foreign crates that only some rooms may name, by the start of the crate's name.
+const CONFINED: [(&str, &[&str]); 6] = [
+    ("polars", &["coda-ingest"]),
+    ("arrow2", &["coda-shards"]),
+    ("dfdx", &["coda-trainer"]),
+    ("gemm", &["coda-trainer"]),
+    ("tokenizers", &["coda-curriculum-cli", "coda-ingest", "coda-trainer"]),
+    ("indicatif", &["coda-cli", "coda-ingest"]),
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .no_deps()
+        .other_options(["--locked".to_owned()])
+        .exec()
+        .expect("metadata")
+}
+
+/// What a package names in `[dependencies]`, without dev- and build-dependencies.
+fn used(package: &Package) -> impl Iterator<Item = &str> {
+    package
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.kind == DependencyKind::Normal)
+        .map(|dependency| dependency.name.as_str())
+}
+
+#[test]
+fn rooms_use_only_the_rooms_that_the_design_allows() {
+    let metadata = metadata();
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.into();
+    let ours: BTreeSet<&str> = metadata.packages.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(ours, allowed.keys().copied().collect(), "a room that the table does not know");
+    for package in &metadata.packages {
+        let arrows: BTreeSet<&str> = used(package).filter(|name| ours.contains(name)).collect();
+        let allowed: BTreeSet<&str> = allowed[package.name.as_str()].iter().copied().collect();
+        let new: Vec<_> = arrows.difference(&allowed).collect();
+        assert!(new.is_empty(), "{} has new arrows to {new:?}", package.name);
+    }
+}
+
+#[test]
+fn heavy_crates_stay_in_their_room() {
+    for package in &metadata().packages {
+        for name in used(package) {
+            for (start, rooms) in CONFINED {
+                let allowed = !name.starts_with(start) || rooms.contains(&package.name.as_str());
+                assert!(allowed, "{} may not use {name}", package.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn arrow2_stays_in_one_module_of_shards() {
+    let shards = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shards/src");
+    let mut naming = Vec::new();
+    for entry in std::fs::read_dir(shards).expect("sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() && std::fs::read_to_string(&path).expect("text").contains("arrow2::") {
+            naming.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+        }
+    }
+    assert_eq!(naming, ["arrow.rs"]);
+}

@@ -1,0 +1,76 @@
+//! The Python cross-checks: other people's readers on our files.
+
+use crate::process;
+use coda_cli::Failure;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Makes the environment if it is not there, builds a shard set, and holds it against Python.
+pub(crate) fn cross_check() -> Result<(), Failure> {
+    let root = process::root();
+    let python = environment(&root)?;
+    // Before another process reads the programs, they have to be those of this tree.
+    process::run(process::cargo().args(["build", "--release", "--locked"]).args([
+        "-p",
+        "coda-ingest",
+        "-p",
+        "coda-curriculum-cli",
+        "-p",
+        "coda-trainer",
+    ]))?;
+    let work = target()?.join("python-check");
+    if work.exists() {
+        fs::remove_dir_all(&work)
+            .map_err(|e| Failure::io(format!("cannot remove {}: {e}", work.display())))?;
+    }
+    let programs = target()?.join("release");
+    process::run(
+        Command::new(&python)
+            .arg(root.join("tests").join("python").join("check_shards.py"))
+            .arg("--programs")
+            .arg(&programs)
+            .arg("--work")
+            .arg(&work)
+            .current_dir(&root),
+    )
+}
+
+/// The target folder that this program was built in.
+fn target() -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()
+        .map_err(|e| Failure::io(format!("cannot find this program's own path: {e}")))?;
+    own.ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .ok_or_else(|| Failure::io(format!("{} lies in no target folder", own.display())))
+}
+
+/// The interpreter of a virtual environment with exactly the pinned packages.
+fn environment(root: &Path) -> Result<PathBuf, Failure> {
+    let directory = target()?.join("venv-py");
+    let python = directory.join("bin").join("python");
+    let pinned = root.join("tests").join("python").join("requirements.txt");
+    let wanted = fs::read_to_string(&pinned)
+        .map_err(|e| Failure::io(format!("cannot read {}: {e}", pinned.display())))?;
+    let stamp = directory.join("requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(python);
+    }
+    eprintln!("python: making {}", directory.display());
+    process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory)).map_err(
+        |failure| {
+            failure.hint("the cross-checks need python3 (3.10 or later) with its venv module")
+        },
+    )?;
+    process::run(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .arg(&pinned),
+    )?;
+    fs::write(&stamp, wanted)
+        .map_err(|e| Failure::io(format!("cannot write {}: {e}", stamp.display())))?;
+    Ok(python)
+}
