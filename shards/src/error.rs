@@ -1,7 +1,7 @@
 //! What can go wrong with a shard set.
 
 use crate::commit::FileError;
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 /// Why a shard set could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,12 @@ impl ShardError {
             }
             Self::Incompatible { .. } => {
                 "read the set with the CODA version that wrote it, or ingest again"
+            }
+            Self::File(error)
+                if error.source.kind() == ErrorKind::NotFound
+                    && error.path.ends_with(crate::index::INDEX_FILE) =>
+            {
+                "no shard set is there; build it with `coda-ingest --manifest …`, or check the path"
             }
             Self::Occupied { .. } => "choose another directory with --out",
             Self::Locked { .. } => "wait for the other run to end, or choose another --out",
