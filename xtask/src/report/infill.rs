@@ -74,9 +74,9 @@ fn picture(infill: &Infill, frame: &Frame, before: Option<&Frame>, steps: u64) -
         match token {
             None => body.push_str("<span class=\"m\">██</span>"),
             Some(text) if was_masked => {
-                let _ = write!(body, "<span class=\"n\">{}</span>", escape(text));
+                let _ = write!(body, "<span class=\"n\">{}</span>", visible(text));
             }
-            Some(text) => body.push_str(&escape(text)),
+            Some(text) => body.push_str(&visible(text)),
         }
     }
     format!(
@@ -86,6 +86,11 @@ fn picture(infill: &Infill, frame: &Frame, before: Option<&Frame>, steps: u64) -
         escape(&infill.prefix),
         escape(&infill.suffix)
     )
+}
+
+/// The text of a token, with a sign where it breaks the line: a found line end is a find too.
+fn visible(text: &str) -> String {
+    escape(text).replace('\n', "↵\n")
 }
 
 /// Up to `most` indices below `count`, with the first and the last.

@@ -236,6 +236,7 @@ fn losses(stages: &[StageReport]) -> String {
                 first.nats_per_token,
                 last.nats_per_token
             );
+            html.push_str(&padding(stage));
         } else {
             let _ = write!(
                 html,
@@ -272,6 +273,22 @@ fn losses(stages: &[StageReport]) -> String {
     html + "<p class=\"note\">The training loss weights each row by 1/σ, so it jumps with the noise \
             level that a row happens to draw; the curves show the plain cross entropy of a masked \
             token, which still varies with how much of a row is masked.</p>"
+}
+
+/// Says how much of a stage's loss is about pads, where there are many.
+fn padding(stage: &StageReport) -> String {
+    let totals = &stage.index.totals;
+    let share =
+        totals.padding_tokens as f64 / (totals.tokens + totals.padding_tokens).max(1) as f64;
+    if share < 0.05 {
+        return String::new();
+    }
+    format!(
+        "<p class=\"note\">{:.0} % of the positions of these rows are padding after the answer. They \
+         are masked and scored too, as that is how a model learns to stop; so a large part of this \
+         fall is learning where an answer ends.</p>",
+        share * 100.0
+    )
 }
 
 fn curve(metrics: &[Step], value: impl Fn(&Step) -> Option<f64>) -> Vec<(f64, f64)> {
