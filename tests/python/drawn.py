@@ -7,7 +7,6 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 from corpus import GLOBAL_BATCH, HELD_OUT, SEED, SPAN_RATIO, STEPS
@@ -16,7 +15,7 @@ from masks import Plan, Settings, plan
 from order import Order, SourceRows
 from shard_set import ShardSet
 
-Draw = Callable[[Sequence[str | Path]], str]
+Draw = Callable[[Sequence[str]], str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Case:
     weights: Sequence[float] | None = None
     rows: tuple[int, int] | None = None
 
-    def arguments(self) -> list[str | Path]:
+    def arguments(self) -> list[str]:
         """The command line after `coda-curriculum draw`."""
         overrides = [f"curriculum.{k}={json.dumps(v)}" for k, v in self.curriculum.items()]
         rows = [] if self.rows is None else ["--rows", f"{self.rows[0]}..{self.rows[1]}"]
