@@ -2,6 +2,7 @@
 //! than a test.
 
 mod checks;
+mod memory;
 mod process;
 mod python;
 mod quickstart;
@@ -27,6 +28,8 @@ enum Task {
     Test(checks::Test),
     /// Licences, bans and sources of all dependencies (installs cargo-deny once).
     Deny,
+    /// Hold ingest's peak memory on 500 MB of text against that on 50 MB.
+    BenchMemory(memory::BenchMemory),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
             Task::Quickstart(quickstart) => quickstart.run()?,
             Task::Test(test) => test.run()?,
             Task::Deny => checks::deny()?,
+            Task::BenchMemory(bench) => bench.run()?,
         }
         Ok(Exit::Done)
     })

@@ -29,7 +29,7 @@ pub(crate) fn cross_check() -> Result<(), Failure> {
     let programs = target()?.join("release");
     process::run(
         Command::new(&python)
-            .arg(root.join("tests").join("python").join("check_shards.py"))
+            .arg(root.join("tests").join("python").join("run.py"))
             .arg("--programs")
             .arg(&programs)
             .arg("--work")

@@ -27,7 +27,7 @@ pub struct Scored {
 /// `Σ weight · CE(x[output] · headᵀ, target) / denominator` as a scalar on the tape, and the sums of
 /// each row `[rows]` before the division, in f64.
 ///
-/// `x` is `[B·L, D]`, `head` `[V, D]`. Logits of [`CHUNK`] tokens exist at a time; when the tape
+/// `x` is `[B·L, D]`, `head` `[V, D]`. Logits of `CHUNK` tokens exist at a time; when the tape
 /// records, the gradient is computed from them at once, for this scalar is the end of the tape.
 ///
 /// # Panics

@@ -1,6 +1,6 @@
 //! The model's operations, each with its forward and its backward pass, on dfdx's tape.
 //!
-//! dfdx provides the tape ([`Tape::add_backward_op`], [`OwnedTape`]); the activations are buffers of
+//! dfdx provides the tape ([`Tape`], [`OwnedTape`]); the activations are buffers of
 //! our own ([`Var`]), which the tape drives without knowing them. No operation copies a weight, and
 //! an operation on another device can follow the same pattern.
 //!
