@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("coda-tests", &[]),
-    ("coda-benches", &[]),
+    ("coda-benches", &["coda-random", "coda-trainer"]),
     ("xtask", &["coda-cli"]),
 ];
 
