@@ -62,7 +62,7 @@ fn environment(root: &Path) -> Result<PathBuf, Failure> {
     eprintln!("python: making {}", directory.display());
     process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory)).map_err(
         |failure| {
-            failure.hint("the cross-checks need python3 (3.10 or later) with its venv module")
+            failure.hint("the cross-checks need python3 (3.11 or later) with its venv module")
         },
     )?;
     process::run(
