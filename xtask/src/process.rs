@@ -85,3 +85,17 @@ fn line(command: &Command) -> String {
     let word = |word: &OsStr| word.to_string_lossy().replace(&root, "");
     std::iter::once(name(command)).chain(command.get_args().map(word)).collect::<Vec<_>>().join(" ")
 }
+
+/// Builds the programs in release. The whole workspace is named, as the tests name it: a choice of
+/// packages would choose other features for shared dependencies and compile them once more.
+pub(crate) fn build_programs() -> Result<(), Failure> {
+    run(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "xtask",
+        "--bins",
+    ]))
+}

@@ -13,14 +13,7 @@ pub(crate) fn cross_check() -> Result<(), Failure> {
     let root = process::root();
     let python = environment(&root)?;
     // Before another process reads the programs, they have to be those of this tree.
-    process::run(process::cargo().args(["build", "--release", "--locked"]).args([
-        "-p",
-        "coda-ingest",
-        "-p",
-        "coda-curriculum-cli",
-        "-p",
-        "coda-trainer",
-    ]))?;
+    process::build_programs()?;
     let work = target()?.join("python-check");
     if work.exists() {
         fs::remove_dir_all(&work)

@@ -28,7 +28,7 @@ pub(crate) fn program(name: &str) -> Command {
             .current_dir(root())
             .args(["build", "--release", "--locked", "--quiet", "--target-dir"])
             .arg(&target)
-            .args(["-p", "coda-ingest", "-p", "coda-curriculum-cli", "-p", "coda-trainer"])
+            .args(["--workspace", "--exclude", "xtask", "--bins"])
             .status()
             .expect("cargo runs");
         assert!(built.success(), "the programs do not build");

@@ -74,14 +74,7 @@ impl Quickstart {
         }
         process::leave_signals_to_children();
         eprintln!("quickstart: building the three programs (the first time takes a while)");
-        process::run(process::cargo().args(["build", "--release", "--locked"]).args([
-            "-p",
-            "coda-ingest",
-            "-p",
-            "coda-curriculum-cli",
-            "-p",
-            "coda-trainer",
-        ]))?;
+        process::build_programs()?;
         let mut steps = Steps::new(places.runs.join("steps"));
         data(&places, &mut steps)?;
         train(&places, &mut steps)?;
