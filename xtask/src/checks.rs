@@ -63,9 +63,10 @@ impl Test {
             done.iter().map(|(name, time)| format!("{name} {}", human::duration(*time))).collect();
         let total = done.iter().map(|(_, time)| *time).sum();
         coda_cli::print_text(&format!(
-            "all checks passed in {}: {}\n",
+            "all checks passed in {}: {}\nchecks: {} passed, 0 failed\n",
             human::duration(total),
-            parts.join(", ")
+            parts.join(", "),
+            done.len()
         ))
     }
 }
