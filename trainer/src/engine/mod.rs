@@ -32,8 +32,8 @@ pub struct Batch {
 /// The loss of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossOutput {
-    /// The sum of the weighted cross entropies of each row `[rows]`, not yet divided. A row's value
-    /// does not depend on the rows beside it.
+    /// The sum of the weighted cross entropies of each row `[rows]`, not yet divided. The rows beside
+    /// it change a row's value by rounding at most: products of other sizes may take other kernels.
     pub row_sums: Vec<f64>,
     /// Number of scored tokens.
     pub scored: u64,
