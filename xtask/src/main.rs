@@ -26,6 +26,8 @@ enum Task {
     Quickstart(quickstart::Quickstart),
     /// Everything that continuous integration calls: format, lints, docs, tests, Python cross-checks.
     Test(checks::Test),
+    /// The heavy outside judges: `PyTorch` and transformers from `PyPI` (some GB) on our numbers.
+    Judges(python::Judges),
     /// Licences, bans and sources of all dependencies (installs cargo-deny once).
     Deny,
     /// Hold ingest's peak memory on 500 MB of text against that on 50 MB.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         match cli.command {
             Task::Quickstart(quickstart) => quickstart.run()?,
             Task::Test(test) => test.run()?,
+            Task::Judges(judges) => judges.run()?,
             Task::Deny => checks::deny()?,
             Task::BenchMemory(bench) => bench.run()?,
         }

@@ -1,6 +1,8 @@
-//! The Python cross-checks: other people's readers on our files.
+//! Python's word on our files and numbers: the cross-checks of every test run, and the outside
+//! judges. Each has an environment of its own with pinned packages from `PyPI`.
 
 use crate::process;
+use clap::Args;
 use coda_cli::Failure;
 use std::{
     fs,
@@ -11,7 +13,7 @@ use std::{
 /// Makes the environment if it is not there, builds a shard set, and holds it against Python.
 pub(crate) fn cross_check() -> Result<(), Failure> {
     let root = process::root();
-    let python = environment(&root)?;
+    let python = environment("venv-py", &root.join("tests").join("python"))?;
     // Before another process reads the programs, they have to be those of this tree.
     process::build_programs()?;
     let work = target()?.join("python-check");
@@ -31,6 +33,36 @@ pub(crate) fn cross_check() -> Result<(), Failure> {
     )
 }
 
+/// Holds the programs against PyTorch, transformers and plain Python.
+#[derive(Args)]
+pub(crate) struct Judges {
+    /// Only these judges; `tests/judges/run.py` lists them.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Judges {
+    /// Makes the environment if it is not there (some GB), and runs the judges.
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let root = process::root();
+        let judges = root.join("tests").join("judges");
+        let python = environment("venv-judges", &judges)?;
+        process::build_programs()?;
+        let mut command = Command::new(&python);
+        command
+            .arg(judges.join("run.py"))
+            .arg("--programs")
+            .arg(target()?.join("release"))
+            .arg("--work")
+            .arg(target()?.join("judges"))
+            .current_dir(&root);
+        if !self.only.is_empty() {
+            command.arg("--only").arg(self.only.join(","));
+        }
+        process::run(&mut command)
+    }
+}
+
 /// The target folder that this program was built in.
 fn target() -> Result<PathBuf, Failure> {
     let own = std::env::current_exe()
@@ -41,11 +73,12 @@ fn target() -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::io(format!("{} lies in no target folder", own.display())))
 }
 
-/// The interpreter of a virtual environment with exactly the pinned packages.
-fn environment(root: &Path) -> Result<PathBuf, Failure> {
-    let directory = target()?.join("venv-py");
+/// The interpreter of the virtual environment of that name, with exactly the packages that
+/// `requirements.txt` in `folder` pins.
+fn environment(name: &str, folder: &Path) -> Result<PathBuf, Failure> {
+    let directory = target()?.join(name);
     let python = directory.join("bin").join("python");
-    let pinned = root.join("tests").join("python").join("requirements.txt");
+    let pinned = folder.join("requirements.txt");
     let wanted = fs::read_to_string(&pinned)
         .map_err(|e| Failure::io(format!("cannot read {}: {e}", pinned.display())))?;
     let stamp = directory.join("requirements.txt");
