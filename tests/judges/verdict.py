@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
-class Difference(Exception):
-    """Somebody else's code and ours do not agree."""
+from coda_shards.difference import Difference
 
 
 @dataclass(frozen=True)

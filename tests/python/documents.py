@@ -9,8 +9,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from corpus import Pair
-from difference import holds, same, same_sequence, same_text
-from shard_set import Row, ShardSet
+from coda_shards.difference import holds, same, same_sequence, same_text
+from coda_shards.shard_set import Row, ShardSet
 
 
 class Decoder:

@@ -10,10 +10,10 @@ from itertools import repeat
 from typing import Any
 
 from corpus import GLOBAL_BATCH, HELD_OUT, SEED, SPAN_RATIO, STEPS
-from difference import holds, same, same_sequence
-from masks import Plan, Settings, plan
-from order import Order, SourceRows
-from shard_set import ShardSet
+from coda_shards.difference import holds, same, same_sequence
+from coda_shards.masks import Plan, Settings, plan
+from coda_shards.order import Order, SourceRows
+from coda_shards.shard_set import ShardSet
 
 Draw = Callable[[Sequence[str]], str]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from difference import same
-from draws import philox, row_key
-from order import Order, SourceRows
+from coda_shards.difference import same
+from coda_shards.draws import philox
+from coda_shards.keys import row_key
+from coda_shards.order import Order, SourceRows
 
 # Random123, kat_vectors, philox4x32 of ten rounds: counter, key, result.
 PHILOX = [

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from corpus import Corpus, packed_manifest, pairs_manifest, write_corpus
-from difference import Difference, same
+from coda_shards.difference import Difference, same
 from documents import check_packed, check_pairs
 from drawn import CASES, WEIGHTS, check_case, check_drawn
 from known_answers import check_known_answers
-from shard_set import ShardSet
+from coda_shards.shard_set import ShardSet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -25,6 +25,7 @@ pub(crate) fn cross_check() -> Result<(), Failure> {
     process::run(
         Command::new(&python)
             .arg(root.join("tests").join("python").join("run.py"))
+            .env("PYTHONPATH", package(&root))
             .arg("--programs")
             .arg(&programs)
             .arg("--work")
@@ -50,6 +51,7 @@ impl Judges {
         process::build_programs()?;
         let mut command = Command::new(&python);
         command
+            .env("PYTHONPATH", package(&root))
             .arg(judges.join("run.py"))
             .arg("--programs")
             .arg(target()?.join("release"))
@@ -61,6 +63,11 @@ impl Judges {
         }
         process::run(&mut command)
     }
+}
+
+/// The folder of our own Python package.
+fn package(root: &Path) -> PathBuf {
+    root.join("shards").join("python")
 }
 
 /// The target folder that this program was built in.

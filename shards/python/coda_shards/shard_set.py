@@ -14,9 +14,9 @@ from blake3 import blake3
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from difference import Difference, holds, same, same_sequence
-from draws import row_key
-from masks import Shape
+from coda_shards.difference import Difference, holds, same, same_sequence
+from coda_shards.keys import row_key
+from coda_shards.masks import Shape
 
 BLOCK = 2**20
 BATCH_TOKENS = 2**21

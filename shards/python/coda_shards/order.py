@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from draws import permute
+from coda_shards.draws import permute
 
 # Positions, picks, rows and epochs.
 Counts = NDArray[np.int64]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from draws import Stream, survival_threshold, threshold
+from coda_shards.draws import Stream, survival_threshold, threshold
 
 
 @dataclass(frozen=True)

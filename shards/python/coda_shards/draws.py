@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
@@ -103,12 +102,6 @@ def survival_threshold(keep: float, k: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-def row_key(source: str, number: int) -> int:
-    """The key of row `number` of the source of this name."""
-    text = b"coda row 1\0" + source.encode() + b"\0" + number.to_bytes(8, "little")
-    return int.from_bytes(blake3(text).digest()[:8], "little")
 
 
 def permute(index: Words, seed: int, purpose: str, domain: int, epoch: int, n: int) -> Words:
