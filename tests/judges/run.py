@@ -18,7 +18,7 @@ from pathlib import Path
 
 from verdict import Bench, Difference
 
-JUDGES = ("gradients", "steps")
+JUDGES = ("gradients", "steps", "checkpoints")
 
 
 def main() -> int:

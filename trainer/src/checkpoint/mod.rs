@@ -22,7 +22,9 @@ mod weights;
 
 pub use error::CheckpointError;
 pub use manifest::{CHECKPOINT_FILE, CheckpointManifest, FileRecord};
-pub use safetensors::{Dtype, SafetensorsFile, TensorInfo, TensorSource, write_safetensors};
+pub use safetensors::{
+    Dtype, SafetensorsFile, TensorInfo, TensorSource, WeightType, write_safetensors,
+};
 pub use save::{Identity, RunState, TokenizerFiles, export_model, save_checkpoint, save_model};
 pub use store::{Found, Store};
 pub use weights::{HfWeights, MODEL_FILE, MODEL_INDEX_FILE, is_model_dir};

@@ -46,6 +46,15 @@ impl Dtype {
         }
     }
 
+    const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+            Self::I32 => "I32",
+            Self::I64 => "I64",
+        }
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "F32" => Self::F32,
@@ -288,7 +297,44 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// A tensor to write, always as `f32`.
+/// The element type that a model's weights are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WeightType {
+    /// Single precision: what training goes on from, without loss.
+    #[default]
+    F32,
+    /// Half the size: rounded to the nearest, ties to even. Published models mostly have this.
+    Bf16,
+}
+
+impl WeightType {
+    /// Its name in PyTorch, as `config.json` gives it.
+    #[must_use]
+    pub const fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    const fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
+
+    fn extend(self, bytes: &mut Vec<u8>, values: &[f32]) {
+        match self {
+            Self::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Bf16 => {
+                bytes.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
+            }
+        }
+    }
+}
+
+/// A tensor to write.
 #[derive(Clone, Debug)]
 pub struct TensorSource<'a> {
     /// Its name.
@@ -299,7 +345,7 @@ pub struct TensorSource<'a> {
     pub values: &'a [f32],
 }
 
-/// Writes tensors, in the order given, with free text in the header.
+/// Writes tensors as `weight_type`, in the order given, with free text in the header.
 ///
 /// # Errors
 /// If writing fails.
@@ -307,14 +353,15 @@ pub fn write_safetensors(
     out: &mut dyn Write,
     tensors: &[TensorSource<'_>],
     metadata: &BTreeMap<String, String>,
+    weight_type: WeightType,
 ) -> io::Result<()> {
     let mut header = serde_json::Map::new();
     header.insert(METADATA.to_owned(), serde_json::json!(metadata));
     let mut at = 0;
     for tensor in tensors {
-        let end = at + 4 * tensor.values.len();
+        let end = at + weight_type.dtype().bytes() * tensor.values.len() as u64;
         let entry = serde_json::json!({
-            "dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end],
+            "dtype": weight_type.dtype().name(), "shape": tensor.shape, "data_offsets": [at, end],
         });
         if header.insert(tensor.name.clone(), entry).is_some() {
             return Err(io::Error::other(format!("{} would be written twice", tensor.name)));
@@ -330,7 +377,7 @@ pub fn write_safetensors(
     for tensor in tensors {
         for chunk in tensor.values.chunks(1 << 14) {
             buffer.clear();
-            buffer.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            weight_type.extend(&mut buffer, chunk);
             out.write_all(&buffer)?;
         }
     }
@@ -339,7 +386,7 @@ pub fn write_safetensors(
 
 #[cfg(test)]
 mod tests {
-    use super::{SafetensorsFile, TensorSource, write_safetensors};
+    use super::{Dtype, SafetensorsFile, TensorSource, WeightType, write_safetensors};
     use std::{collections::BTreeMap, fs, path::PathBuf};
 
     struct Scratch(tempfile::TempDir);
@@ -368,8 +415,22 @@ mod tests {
             TensorSource { name: "a".to_owned(), shape: vec![1, 2], values: &[7.0, 1e-40] },
         ];
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        write_safetensors(&mut bytes, &tensors, &metadata).expect("write to memory");
+        write_safetensors(&mut bytes, &tensors, &metadata, WeightType::F32)
+            .expect("write to memory");
         bytes
+    }
+
+    #[test]
+    fn half_precision_is_rounded_to_the_nearest_and_reads_back() {
+        let scratch = Scratch::new();
+        let values = [1.0 + 1.0 / 256.0, -std::f32::consts::PI, f32::INFINITY];
+        let tensors = [TensorSource { name: "w".to_owned(), shape: vec![3], values: &values }];
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &tensors, &BTreeMap::new(), WeightType::Bf16)
+            .expect("write to memory");
+        let mut file = SafetensorsFile::open(&scratch.file(&bytes)).expect("sound");
+        assert_eq!(file.tensors()["w"].dtype, Dtype::Bf16);
+        assert_eq!(file.read_f32("w").expect("w"), [1.0, -3.140_625, f32::INFINITY]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Writing checkpoints and models.
 
 use super::{
-    CheckpointError, MODEL_FILE, TensorSource, manifest::CheckpointManifest, write_safetensors,
+    CheckpointError, MODEL_FILE, TensorSource, WeightType, manifest::CheckpointManifest,
+    write_safetensors,
 };
 use crate::{
     model::{ModelConfig, Params},
@@ -145,6 +146,7 @@ pub fn save_model(
     config: &ModelConfig,
     params: &Params,
     tokenizer: &TokenizerFiles,
+    weight_type: WeightType,
 ) -> Result<(), CheckpointError> {
     let tensors: Vec<TensorSource<'_>> = params
         .iter()
@@ -156,13 +158,16 @@ pub fn save_model(
         .collect();
     // `transformers` looks for this entry.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_atomic(&dir.join(MODEL_FILE), |out| write_safetensors(out, &tensors, &metadata))?;
-    write_text(&dir.join("config.json"), &config_json(config, tokenizer.specials))?;
+    write_atomic(&dir.join(MODEL_FILE), |out| {
+        write_safetensors(out, &tensors, &metadata, weight_type)
+    })?;
+    write_text(&dir.join("config.json"), &config_json(config, tokenizer.specials, weight_type))?;
     let Specials { eos, pad, mask } = tokenizer.specials;
     write_json(
         &dir.join("generation_config.json"),
         &json!({
-            "alg": "entropy", "alg_temp": null, "eos_token_id": [eos, pad], "eps": 1e-3,
+            "alg": "entropy", "alg_temp": null, "do_sample": true, "eos_token_id": [eos, pad],
+            "eps": 1e-3,
             "mask_token_id": mask, "pad_token_id": pad, "steps": 512, "temperature": 0.1,
             "top_p": 0.9,
         }),
@@ -182,13 +187,16 @@ pub fn save_model(
     )
 }
 
-fn config_json(config: &ModelConfig, specials: Specials) -> String {
+fn config_json(config: &ModelConfig, specials: Specials, weight_type: WeightType) -> String {
     let text = config.to_json();
     let mut value: Value = serde_json::from_str(&text).expect("a config is JSON");
     value["eos_token_id"] = json!(specials.eos);
     value["pad_token_id"] = json!(specials.pad);
     value["bos_token_id"] = json!(specials.pad);
     value["mask_token_id"] = json!(specials.mask);
+    // Newer releases of transformers write and read `dtype`, older ones `torch_dtype`.
+    value["dtype"] = json!(weight_type.torch_name());
+    value["torch_dtype"] = json!(weight_type.torch_name());
     serde_json::to_string_pretty(&value).expect("JSON") + "\n"
 }
 
@@ -227,7 +235,7 @@ pub fn export_model(
     step: u64,
 ) -> Result<(), CheckpointError> {
     let dir = AtomicDir::create(target)?;
-    save_model(dir.path(), config, params, tokenizer)?;
+    save_model(dir.path(), config, params, tokenizer, WeightType::F32)?;
     CheckpointManifest::write(dir.path(), step)?;
     Ok(dir.commit()?)
 }
@@ -245,7 +253,7 @@ pub fn save_checkpoint(
     run: &RunState,
 ) -> Result<(), CheckpointError> {
     let dir = AtomicDir::create(target)?;
-    save_model(dir.path(), config, params, tokenizer)?;
+    save_model(dir.path(), config, params, tokenizer, WeightType::F32)?;
     let state = optimizer.state();
     let tensors: Vec<TensorSource<'_>> = state
         .into_iter()
@@ -259,7 +267,9 @@ pub fn save_checkpoint(
         (STATE_KIND.to_owned(), optimizer.kind().to_owned()),
         ("steps".to_owned(), optimizer.steps().to_string()),
     ]);
-    write_atomic(&dir.path().join(STATE_FILE), |out| write_safetensors(out, &tensors, &metadata))?;
+    write_atomic(&dir.path().join(STATE_FILE), |out| {
+        write_safetensors(out, &tensors, &metadata, WeightType::F32)
+    })?;
     write_json(&dir.path().join(RUN_FILE), run)?;
     CheckpointManifest::write(dir.path(), run.step)?;
     Ok(dir.commit()?)

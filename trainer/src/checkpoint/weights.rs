@@ -205,7 +205,7 @@ impl<'de> Deserialize<'de> for WeightMap {
 mod tests {
     use super::{HfWeights, MODEL_FILE, MODEL_INDEX_FILE};
     use crate::{
-        checkpoint::{TensorSource, write_safetensors},
+        checkpoint::{TensorSource, WeightType, write_safetensors},
         model::{ModelConfig, Params, layout},
     };
     use std::{collections::BTreeMap, fs, path::Path};
@@ -228,7 +228,7 @@ mod tests {
 
     fn write(path: &Path, tensors: &[TensorSource<'_>]) {
         let mut bytes = Vec::new();
-        write_safetensors(&mut bytes, tensors, &BTreeMap::new()).expect("bytes");
+        write_safetensors(&mut bytes, tensors, &BTreeMap::new(), WeightType::F32).expect("bytes");
         fs::write(path, bytes).expect("write");
     }
 

@@ -2,7 +2,7 @@
 
 use super::inputs::EngineArg;
 use crate::{
-    checkpoint::{HfWeights, SafetensorsFile, Store, TensorSource, write_safetensors},
+    checkpoint::{HfWeights, SafetensorsFile, Store, TensorSource, WeightType, write_safetensors},
     engine::{Batch, Engine, EngineError},
     model::Grads,
 };
@@ -84,7 +84,7 @@ impl Check {
             tensors.push(tensor(format!("grad.{name}"), shape, grads.get(index)));
         }
         let metadata = BTreeMap::from([("loss_f64".to_owned(), output.loss.to_string())]);
-        write_atomic(&self.out, |out| write_safetensors(out, &tensors, &metadata))
+        write_atomic(&self.out, |out| write_safetensors(out, &tensors, &metadata, WeightType::F32))
             .map_err(|error| Failure::from_error(Exit::Io, &error))?;
         if self.json {
             print_json(&json!({"loss": output.loss, "scored": output.scored, "out": self.out}))?;

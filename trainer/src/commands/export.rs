@@ -1,6 +1,6 @@
 //! `coda-trainer export`.
 
-use crate::checkpoint::{HfWeights, Store, TokenizerFiles, save_model};
+use crate::checkpoint::{HfWeights, Store, TokenizerFiles, WeightType, save_model};
 use clap::Args;
 use coda_cli::{Exit, Failure, print_json, print_text};
 use coda_shards::{
@@ -22,6 +22,9 @@ pub(super) struct Export {
     /// The directory to write; it must not exist.
     #[arg(long, value_name = "DIR")]
     hf: PathBuf,
+    /// The element type of the weights; bf16 halves the size and rounds.
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    dtype: WeightType,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -38,7 +41,7 @@ impl Export {
         let tokenizer = tokenizer_files(&dir)?;
         let failed = |error: FileError| Failure::from_error(Exit::Io, &error);
         let out = AtomicDir::create(&self.hf).map_err(failed)?;
-        save_model(out.path(), &config, &params, &tokenizer)?;
+        save_model(out.path(), &config, &params, &tokenizer, self.dtype)?;
         out.commit().map_err(failed)?;
         if self.json {
             let parameters = config.parameters();

@@ -107,7 +107,6 @@ impl ModelConfig {
             "max_position_embeddings": 40960,
             "use_cache": false,
             "use_sliding_window": false,
-            "torch_dtype": "float32",
         });
         if let (Some(value), Ok(serde_json::Value::Object(own))) =
             (value.as_object_mut(), serde_json::to_value(self))
