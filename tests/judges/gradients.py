@@ -126,6 +126,25 @@ def judge(bench: Bench) -> Iterator[str]:
     yield "a weight moved by a thousandth and a wrong document boundary are both noticed"
 
 
+# Rows longer than one run of queries, documents, odd lengths; small enough to be committed.
+FROZEN = [
+    Case("untied-documents", Shape(24, 40, 4, 2, 8, 50, 2, False), 2, 301, True),
+    Case("tied", Shape(16, 24, 3, 1, 8, 40, 2, True), 3, 33, False),
+]
+
+
+def freeze(folder: Path) -> None:
+    """Models, batches, and what PyTorch makes of them in f64, kept as f32."""
+    for number, case in enumerate(FROZEN):
+        weights, given = case.shape.random(80 + number), batch(case, 80 + number)
+        right = reference(case.shape, weights, given, torch.float64)
+        right["logits"] = right["logits"][:, -9:]
+        case.shape.write(folder / case.name, weights)
+        save_file(given, folder / case.name / "batch.safetensors")
+        kept = {name: tensor.float().contiguous() for name, tensor in right.items()}
+        save_file(kept, folder / case.name / "expected.safetensors")
+
+
 def notice_faults(bench: Bench) -> None:
     """The judge can fail: faults put in on purpose have to show in the figures."""
     case = CASES[1]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from verdict import Bench, Difference
 
-JUDGES = ("gradients", "steps", "checkpoints")
+JUDGES = ("frozen", "gradients", "steps", "checkpoints", "sampling", "rendering")
 
 
 def main() -> int:

@@ -4,4 +4,5 @@ mod columns;
 mod command_line;
 mod common;
 mod hostile;
+mod rendering;
 mod tokenizing;
