@@ -7,7 +7,16 @@ import time
 import torch
 import torch.nn.functional as F
 
-LAYERS, D, FFN, HEADS, KV, HD, V, B, L = 4, 256, 768, 4, 2, 64, 4096, 8, 256
+
+
+def argument(at: int, default: int) -> int:
+    return int(sys.argv[at]) if len(sys.argv) > at else default
+
+
+STEPS, THREADS, D, L = argument(1, 12), argument(2, 2), argument(3, 256), argument(4, 256)
+TIED = len(sys.argv) <= 5 or sys.argv[5] == "tied"
+LAYERS, HD, V = 4, 64, 4096
+FFN, HEADS, KV, B = 3 * D, D // HD, D // HD // 2, max(1, 2048 // L)
 MASK = V - 1
 
 
@@ -44,27 +53,28 @@ class Layer(torch.nn.Module):
 
 
 def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 12
-    torch.set_num_threads(int(sys.argv[2]) if len(sys.argv) > 2 else 2)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(7)
     embedding = torch.nn.Parameter(torch.randn(V, D) * 0.02)
+    head = embedding if TIED else torch.nn.Parameter(torch.randn(V, D) * 0.02)
     layers = torch.nn.ModuleList(Layer() for _ in range(LAYERS))
     norm = torch.nn.Parameter(torch.ones(D))
     angles = torch.outer(torch.arange(L).float(), 1e6 ** (-torch.arange(0, HD, 2).float() / HD))
     cos, sin = (f(torch.cat((angles, angles), dim=-1)) for f in (torch.cos, torch.sin))
-    parameters = [embedding, norm, *layers.parameters()]
+    own_head = [] if TIED else [head]
+    parameters = [embedding, norm, *own_head, *layers.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     clean = torch.randint(0, MASK, (B, L))
     noised = torch.where(torch.rand(B, L) < 0.5, MASK, clean)
     scored = (noised == MASK)[:, 1:]
-    for step in range(steps):
+    for step in range(STEPS):
         wall, cpu = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         x = F.embedding(noised, embedding)
         for layer in layers:
             x = layer(x, cos, sin)
         h = rms_norm(x[:, :-1][scored], norm)
-        loss = (F.cross_entropy(h @ embedding.T, clean[:, 1:][scored], reduction="none") / 0.5).sum()
+        loss = (F.cross_entropy(h @ head.T, clean[:, 1:][scored], reduction="none") / 0.5).sum()
         loss = loss / (B * L)
         loss.backward()
         optimizer.step()

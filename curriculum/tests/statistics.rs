@@ -223,3 +223,59 @@ fn plain_rows_have_the_known_expectations() {
     assert!((expected.scored_tokens - 95.0 * 0.5005).abs() < 1e-9);
     assert!((expected.loss_weight - 1000.0f64.ln() / 0.999).abs() < 1e-9);
 }
+
+/// Blocks stay off prefixes and pads: near such an edge a position has fewer windows, and is masked
+/// with `1 - (1 - sigma)^(c/k)` for its `c` windows; beyond it, never.
+#[test]
+fn prefixes_and_pads_are_edges_too() {
+    let (rows, k) = (20_000_u64, 8_u32);
+    let (prefix, valid) = (21_u32, 70_u32);
+    // S2 among the rows or not: with p2 above 0 pads are never masked.
+    let settings = settings(0.0, 1e-9, 1.0, &[k]);
+    let (mut excess, mut variance) = (vec![0.0; LENGTH as usize], vec![0.0; LENGTH as usize]);
+    for key in 0..rows {
+        let plan = plan_row(&settings, &context(Profile::CodaPaper), &row(key, prefix, valid));
+        assert!(plan.masked.iter().all(|j| (prefix..valid).contains(j)), "{:?}", plan.masked);
+        for position in prefix..valid {
+            let windows = (position - prefix + 1).min(valid - position).min(k);
+            let p = 1.0 - (1.0 - plan.sigma).powf(f64::from(windows) / f64::from(k));
+            let masked = plan.masked.binary_search(&position).is_ok();
+            excess[position as usize] += f64::from(u8::from(masked)) - p;
+            variance[position as usize] += p * (1.0 - p);
+        }
+    }
+    for position in prefix as usize..valid as usize {
+        let z = excess[position] / variance[position].sqrt();
+        assert!(z.abs() < 5.0, "position {position}: {z} standard errors");
+    }
+}
+
+/// Without blocks every maskable position is masked with probability sigma, wherever it stands,
+/// and neighbours know nothing of each other.
+#[test]
+fn single_tokens_are_masked_at_sigma_and_independently() {
+    let rows = 20_000_u64;
+    let settings = settings(0.0, 0.0, 0.0, &[8]);
+    let (mut excess, mut variance) = (vec![0.0; LENGTH as usize], vec![0.0; LENGTH as usize]);
+    let (mut together, mut spread) = (0.0, 0.0);
+    for key in 0..rows {
+        let plan = plan_row(&settings, &context(Profile::CodaPaper), &row(key, 0, LENGTH));
+        let sigma = plan.sigma;
+        let mut before = 0.0;
+        for position in 0..LENGTH {
+            let masked = plan.masked.binary_search(&position).is_ok();
+            let deviation = f64::from(u8::from(masked)) - sigma;
+            excess[position as usize] += deviation;
+            variance[position as usize] += sigma * (1.0 - sigma);
+            together += before * deviation;
+            spread += if position == 0 { 0.0 } else { (sigma * (1.0 - sigma)).powi(2) };
+            before = deviation;
+        }
+    }
+    for (position, (excess, variance)) in excess.iter().zip(&variance).enumerate() {
+        let z = excess / variance.sqrt();
+        assert!(z.abs() < 5.0, "position {position}: {z} standard errors");
+    }
+    let z = together / f64::sqrt(spread);
+    assert!(z.abs() < 5.0, "neighbours: {z} standard errors");
+}

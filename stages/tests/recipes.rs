@@ -3,6 +3,7 @@
 
 #![allow(clippy::float_cmp, reason = "recipes hold exact values")]
 
+use coda_curriculum::{Context, RowView, plan_row};
 use coda_manifests::{ConditionedSpan, Manifest, Overlong, Schedule};
 use coda_stages::{Epochs, OptimizerRecipe, Recipe, RecipeError};
 use proptest::prelude::*;
@@ -77,6 +78,44 @@ fn the_papers_mid_training_follows_table_3() {
     assert_eq!(recipe.steps_per_epoch(), Some(10_000.0));
     // 20.97 billion tokens are seen five times.
     assert_eq!(recipe.tokens_per_step() * recipe.total_steps / 5, 20_971_520_000);
+}
+
+/// The strategies are drawn as often as Table 3 says, in every epoch: within five standard errors.
+/// S2 takes its share of the rows that S1 left (method §3).
+#[test]
+fn rows_take_the_strategies_as_often_as_table_3_says() {
+    let recipe = resolve(&shipped("midtrain.yaml", &[]), None);
+    let rows = 20_000_u64;
+    for epoch in 0..5_u32 {
+        let step = u64::from(epoch) * 10_000 + 5000;
+        let settings = recipe.curriculum.settings(recipe.progress(step));
+        let context = Context { profile: recipe.profile, seed: 3, step, score_pads: true };
+        let mut counts = [0_u64; 3];
+        for row_key in 0..rows {
+            let row = RowView {
+                length: 64,
+                row_key,
+                epoch,
+                prefix_len: 0,
+                valid_len: 64,
+                maskable_starts: &[0],
+                maskable_lens: &[64],
+            };
+            let plan = plan_row(&settings, &context, &row);
+            assert!(!(plan.s1 && plan.s2), "S1 and S2 exclude each other");
+            for (count, taken) in counts.iter_mut().zip([plan.s1, plan.s2, plan.s3]) {
+                *count += u64::from(taken);
+            }
+        }
+        let [p1, p2, p3] = [[1, 1, 5], [5, 5, 10], [10, 10, 15], [15, 15, 20], [20, 20, 25]]
+            [epoch as usize]
+            .map(|percent| f64::from(percent) / 100.0);
+        for (count, p) in counts.iter().zip([p1, (1.0 - p1) * p2, p3]) {
+            let share = *count as f64 / rows as f64;
+            let error = (p * (1.0 - p) / rows as f64).sqrt();
+            assert!((share - p).abs() < 5.0 * error, "epoch {epoch}: {share}, not {p}");
+        }
+    }
 }
 
 #[test]

@@ -116,3 +116,76 @@ fn a_run_that_is_killed_goes_on_from_its_last_checkpoint() {
         .collect();
     assert_eq!(left, [""; 0].map(std::path::PathBuf::from), "nothing temporary is left");
 }
+
+/// Twenty kills at moments that know nothing of steps: while a batch is computed, while a
+/// checkpoint is written, while the program starts.
+#[test]
+fn a_run_that_is_killed_at_any_moment_goes_on() {
+    let work = Workplace::new();
+    work.ingest("pre");
+    let long = ["--steps", "300", "train.checkpoint.every=3", "train.eval.every=100"];
+    let clock = Instant::now();
+    assert_eq!(work.train("pre", "whole", &long).code, 0);
+    let whole = clock.elapsed();
+    let (mut kills, mut runs, mut dice) = (0_u32, 0_u32, 2_463_534_242_u32);
+    while kills < 20 {
+        runs += 1;
+        assert!(runs < 20, "the runs end before they are killed");
+        let out = format!("killed-{runs}");
+        let args = ["--stage", "pre", "--manifest", "pre.yaml", "--out", &out, "-q"];
+        loop {
+            let mut child = work
+                .command("coda-trainer")
+                .args(args)
+                .args(long)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the trainer starts");
+            // Marsaglia's xorshift; from almost nothing to a third of the whole run.
+            dice ^= dice << 13;
+            dice ^= dice >> 17;
+            dice ^= dice << 5;
+            sleep(whole.mul_f64(f64::from(dice) / f64::from(u32::MAX) / 3.0));
+            if let Some(status) = child.try_wait().expect("a child") {
+                assert!(status.success(), "the run ended with {status}");
+                break;
+            }
+            child.kill().expect("SIGKILL");
+            child.wait().expect("it ends");
+            kills += 1;
+        }
+        assert_same_run(&work, "whole", &out);
+    }
+}
+
+/// Pre, mid and post, each from the weights of the one before, each stopped twice: every stage's
+/// metrics, weights and state are those of the stages that nothing stopped.
+#[test]
+fn a_chain_of_stages_that_are_stopped_equals_one_that_is_not() {
+    let work = Workplace::new();
+    let chain = ["pre", "mid", "post"];
+    for stage in chain {
+        work.ingest(stage);
+    }
+    for (number, stage) in chain.into_iter().enumerate() {
+        let init = |kind: &str| format!("{kind}-{}/final", chain[number.saturating_sub(1)]);
+        let (whole_init, parts_init) = (init("whole"), init("parts"));
+        let run = |out: &str, init: &str, more: &[&str]| {
+            let first = ["--init", init];
+            let first = if number == 0 { &[] } else { first.as_slice() };
+            work.train(stage, out, &[first, more].concat()).json()
+        };
+        let (whole, parts) = (format!("whole-{stage}"), format!("parts-{stage}"));
+        assert_eq!(run(&whole, &whole_init, &[])["step"], 40);
+        for stop in ["13", "27"] {
+            assert_eq!(run(&parts, &parts_init, &["--stop-after", stop])["step"].to_string(), stop);
+        }
+        assert_eq!(run(&parts, &parts_init, &[])["step"], 40);
+        assert_same_run(&work, &whole, &parts);
+    }
+    // The prompts of post were opened step by step, and epochs ended on the way.
+    let epochs: Vec<u64> =
+        work.metrics("parts-post").iter().filter_map(|line| line["epoch"].as_u64()).collect();
+    assert!(epochs.first() < epochs.last(), "no epoch ended: {epochs:?}");
+}

@@ -16,6 +16,9 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     world.train("whole", &[]);
     let (metrics, state) = (world.metrics("whole"), world.state("whole", 12));
     assert_eq!(metrics.len(), 13);
+    // An epoch ends within the run.
+    assert_eq!(metrics[1]["epoch"], json!(0));
+    assert!(metrics[12]["epoch"].as_u64() > Some(0), "{}", metrics[12]);
     for stop in 1..12 {
         let out = format!("halves-{stop}");
         let first = world.train(&out, &["--stop-after", &stop.to_string()]);

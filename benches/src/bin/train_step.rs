@@ -1,5 +1,7 @@
-//! One training step on the CPU (forward, backward, AdamW): 4 layers, width 256, FFN 768, 4 query
-//! and 2 key heads of 64, vocabulary 4096, 8 rows of 256 tokens, half of them masked, f32.
+//! One training step on the CPU (forward, backward, AdamW): 4 layers, FFN of three times the width,
+//! heads of 64, two query heads to a key head, vocabulary 4096, 2048 tokens, half of them masked, f32.
+//!
+//!     train_step [STEPS] [THREADS] [WIDTH] [ROW LENGTH] [tied|untied]
 //!
 //! Prints one JSON line per step: wall seconds, CPU seconds, loss. `torch_step.py` is its twin.
 
@@ -11,8 +13,7 @@ use coda_trainer::{
 };
 use std::time::Instant;
 
-const ROWS: usize = 8;
-const LEN: usize = 256;
+const TOKENS: usize = 2048;
 const MASK: u32 = 4095;
 
 fn main() {
@@ -20,18 +21,21 @@ fn main() {
         std::env::args().nth(at).map_or(default, |a| a.parse().expect("a number"))
     };
     let (steps, threads) = (number(1, 12), number(2, 2));
+    let (width, len) = (number(3, 256), number(4, 256));
+    let tied = std::env::args().nth(5).is_none_or(|word| word == "tied");
+    let rows = (TOKENS / len).max(1);
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("a thread pool");
     let config = ModelConfig {
-        hidden_size: 256,
+        hidden_size: width,
         num_hidden_layers: 4,
-        intermediate_size: 768,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
+        intermediate_size: 3 * width,
+        num_attention_heads: width / 64,
+        num_key_value_heads: width / 128,
         head_dim: 64,
         vocab_size: 4096,
         rope_theta: 1e6,
         rms_norm_eps: 1e-6,
-        tie_word_embeddings: true,
+        tie_word_embeddings: tied,
         mask_token_id: Some(MASK),
     };
     let mut params = Params::init(&config, 7);
@@ -39,8 +43,8 @@ fn main() {
     let settings = AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let mut optimizer = Optimizer::new(&OptimizerSettings::AdamW(settings), params.layout());
     let mut engine = CpuEngine::new(config, RecomputePolicy::None);
-    let batch = batch();
-    let denominator = (ROWS * LEN) as f64;
+    let batch = batch(rows, len);
+    let denominator = (rows * len) as f64;
     for step in 0..steps {
         let (clock, cpu) = (Instant::now(), cpu_seconds());
         grads.reset();
@@ -56,13 +60,13 @@ fn main() {
     }
 }
 
-fn batch() -> Batch {
+fn batch(rows: usize, len: usize) -> Batch {
     let draws = Stream::new(9, 0, 0, Purpose::TokenMask);
     let at = |i: usize| draws.u32_at(i as u64);
-    let input_ids: Vec<u32> = (0..ROWS * LEN).map(|i| at(2 * i) % MASK).collect();
+    let input_ids: Vec<u32> = (0..rows * len).map(|i| at(2 * i) % MASK).collect();
     let mask = |(i, &id): (usize, &u32)| if at(2 * i + 1) % 2 == 0 { MASK } else { id };
     let noised_ids = input_ids.iter().enumerate().map(mask).collect();
-    Batch { rows: ROWS, len: LEN, input_ids, noised_ids, sigma: vec![0.5; ROWS], segment_ids: None }
+    Batch { rows, len, input_ids, noised_ids, sigma: vec![0.5; rows], segment_ids: None }
 }
 
 /// CPU seconds of this process so far, user and system, on all threads.
