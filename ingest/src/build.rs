@@ -130,6 +130,7 @@ fn write(plan: &Plan, options: &BuildOptions<'_>, dir: &Path) -> Result<Built, B
             documents: report.documents,
             input_bytes: report.text_bytes,
             rejects: report.reasons.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
+            drops: report.drops.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
         })
         .collect();
     Ok(Built { index: writer.finish(entries)?, reports })

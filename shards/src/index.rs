@@ -117,6 +117,9 @@ pub struct SourceEntry {
     pub input_bytes: u64,
     /// Rejected records by reason.
     pub rejects: BTreeMap<String, u64>,
+    /// Usable records that a rule of the manifest left out, by rule. Absent when there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
 }
 
 impl SourceEntry {

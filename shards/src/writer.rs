@@ -58,6 +58,8 @@ pub struct SourceReport {
     pub input_bytes: u64,
     /// Rejected records by reason.
     pub rejects: BTreeMap<String, u64>,
+    /// Usable records that a rule of the manifest left out, by rule.
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// Writes a shard set. Rows come in the order of their sources; `index.json` is written last, by
@@ -268,6 +270,7 @@ fn start(options: WriterOptions, tokenizer: &[u8]) -> Index {
         first_row: 0,
         input_bytes: 0,
         rejects: BTreeMap::new(),
+        drops: BTreeMap::new(),
     });
     Index {
         format: FORMAT.to_owned(),
@@ -301,6 +304,7 @@ fn complete_sources(index: &mut Index, reports: Vec<SourceReport>) -> Result<(),
         source.documents = report.documents;
         source.input_bytes = report.input_bytes;
         source.rejects = report.rejects;
+        source.drops = report.drops;
     }
     index.totals = Totals::of(&index.sources);
     Ok(())

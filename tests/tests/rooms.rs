@@ -4,7 +4,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("coda-random", &[]),
     ("coda-manifests", &[]),
     ("coda-cli", &[]),
@@ -28,6 +28,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("coda-tests", &[]),
+    ("coda-bench-ingest", &["coda-ingest"]),
     ("coda-benches", &["coda-random", "coda-trainer"]),
     ("xtask", &["coda-cli"]),
 ];

@@ -217,6 +217,9 @@ fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
         for (reason, count) in &source.rejects {
             let _ = write!(out, ", {count} rejected ({reason})");
         }
+        for (rule, count) in &source.drops {
+            let _ = write!(out, ", {count} left out ({rule})");
+        }
         if let Some(report) = built.and_then(|built| built.reports.get(number)) {
             let notes = [
                 (report.skipped_files, "binary or empty files passed over"),

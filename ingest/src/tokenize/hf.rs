@@ -211,7 +211,12 @@ impl Encode for HfEncoder {
 }
 
 fn is_control(token: &AddedToken) -> bool {
-    token.special || (token.content.starts_with('<') && token.content.ends_with('>'))
+    token.special || is_control_text(&token.content)
+}
+
+/// Whether a token is written as control tokens are.
+pub(super) fn is_control_text(text: &str) -> bool {
+    text.starts_with('<') && text.ends_with('>')
 }
 
 /// Whether [`split::pieces`] is proved not to change ids for this tokenizer: the Qwen2 pre-tokenizer,

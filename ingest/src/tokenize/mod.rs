@@ -4,11 +4,13 @@
 //! has to give the same ids on every document.
 
 mod chat;
+mod fast;
 mod hf;
 mod specials;
 mod split;
 
 pub use chat::{ChatEncoder, ChatError, ChatRow, Message, Role};
+pub use fast::{FastEncoder, NotCovered};
 pub use hf::{HfEncoder, TokenizerError};
 pub use specials::{SpecialNames, Specials};
 pub use split::{PIECE_BYTES, QWEN2_PATTERN, pieces};

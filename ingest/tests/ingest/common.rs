@@ -34,7 +34,7 @@ pub(crate) fn train_here(vocab_size: usize) -> Trained {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("texts.txt");
     let mut text = TEXTS.join("\n");
-    for source in [include_str!("../../src/pack.rs"), include_str!("../../src/pipeline.rs")] {
+    for source in [include_str!("../../src/pack.rs"), include_str!("../../src/pipeline/mod.rs")] {
         text.push_str(source);
     }
     std::fs::write(&path, text).expect("written");

@@ -5,18 +5,19 @@
 //! and writes them in that order on a third thread. So the bytes written do not depend on the number
 //! of workers, and at most a handful of batches is in memory.
 
+mod commit;
+mod work;
+
 use crate::{
-    decode::{
-        Batch, BatchSink, Body, DecodeError, DecodeOptions, Fault, HEAD_BYTES, Location, RawRecord,
-        decode,
-    },
-    pack::{Overlong, PackedRow, Packer, chat_row},
-    record::{Document, Extractor},
+    decode::{Batch, BatchSink, DecodeError, DecodeOptions, RawRecord, decode},
+    pack::{Overlong, PackedRow},
+    record::Extractor,
     reject::Reject,
     source::InputFile,
-    tokenize::{ChatEncoder, ChatError, ChatRow, Encode, Specials},
+    tokenize::{ChatEncoder, Encode, Specials},
 };
 use coda_cli::{Progress, signals::Stop};
+use commit::Committer;
 use rayon::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
+use work::{Done, encode};
 
 /// Batches waiting for the workers.
 const READ_AHEAD: usize = 2;
@@ -92,6 +94,10 @@ pub struct SourceReport {
     pub rejected: u64,
     /// The same by reason.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// Usable records that a rule of the manifest left out.
+    pub dropped: u64,
+    /// The same by rule.
+    pub drops: BTreeMap<&'static str, u64>,
     /// Conversations longer than a row, left out as the manifest says.
     pub overlong_dropped: u64,
     /// Conversations longer than a row, cut.
@@ -127,17 +133,6 @@ pub enum PipelineError {
     /// A signal asked for the end.
     #[error("stopped by a signal")]
     Stopped,
-}
-
-enum Outcome {
-    Text { ids: Vec<u32>, bytes: u64 },
-    Chat { row: ChatRow, bytes: u64 },
-    Rejected { fault: Fault, head: blake3::Hash },
-}
-
-struct Done {
-    records: Vec<(Location, Outcome)>,
-    skipped: u64,
 }
 
 /// Runs one source to its end or its budget.
@@ -220,124 +215,4 @@ fn work(
             return;
         }
     }
-}
-
-/// One record, on a worker.
-fn encode(plan: &SourcePlan, line: &Line<'_>, batch: &Batch, record: &RawRecord) -> Outcome {
-    if let Body::Rejected { fault, head } = &record.body {
-        return Outcome::Rejected { fault: fault.clone(), head: *head };
-    }
-    let tokenized =
-        plan.extractor.document(&batch.bytes, &record.body).and_then(|document| {
-            match (document, &plan.chat) {
-                (Document::Text(text), _) => {
-                    let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-                    line.encoder
-                        .encode_into(&text, &mut ids)
-                        .map_err(|e| Fault::new("tokenizer", e.to_string()))?;
-                    ids.push(line.specials.eos);
-                    Ok(Outcome::Text { ids, bytes: text.len() as u64 })
-                }
-                (Document::Chat(messages), Some(chat)) => {
-                    let bytes = messages.iter().map(|m| m.content.len() as u64).sum();
-                    let row = chat.encode(line.encoder, &messages).map_err(|e| match e {
-                        ChatError::NoAnswer => Fault::new("no_answer", e.to_string()),
-                        ChatError::Encode(e) => Fault::new("tokenizer", e.to_string()),
-                    })?;
-                    Ok(Outcome::Chat { row, bytes })
-                }
-                (Document::Chat(_), None) => {
-                    Err(Fault::new("wrong_type", "a conversation in a source of kind text"))
-                }
-            }
-        });
-    tokenized.unwrap_or_else(|fault| {
-        let head = match &record.body {
-            Body::Json(range) | Body::Text(range) => range.clone(),
-            Body::Columns(ranges) => ranges.iter().flatten().next().cloned().unwrap_or(0..0),
-            Body::Rejected { .. } => 0..0,
-        };
-        let bytes = &batch.bytes[head];
-        Outcome::Rejected { fault, head: blake3::hash(&bytes[..bytes.len().min(HEAD_BYTES)]) }
-    })
-}
-
-struct Committer<'a> {
-    plan: &'a SourcePlan,
-    line: &'a Line<'a>,
-    commit: &'a mut dyn Commit,
-    packer: Packer,
-    report: SourceReport,
-}
-
-impl<'a> Committer<'a> {
-    fn new(plan: &'a SourcePlan, line: &'a Line<'a>, commit: &'a mut dyn Commit) -> Self {
-        let packer = Packer::new(line.row_length, line.specials.pad);
-        Self { plan, line, commit, packer, report: SourceReport::default() }
-    }
-
-    fn run(
-        mut self,
-        done: Receiver<Done>,
-        full: &AtomicBool,
-    ) -> Result<SourceReport, PipelineError> {
-        'source: for done in done {
-            self.report.skipped_files += done.skipped;
-            for (location, outcome) in done.records {
-                self.record(location, outcome).map_err(PipelineError::Commit)?;
-                if self.plan.budget.is_some_and(|budget| self.report.tokens >= budget) {
-                    self.report.budget_reached = true;
-                    full.store(true, Ordering::Relaxed);
-                    break 'source;
-                }
-            }
-        }
-        let packer = std::mem::replace(&mut self.packer, Packer::new(1, 0));
-        if let Some(row) = packer.finish() {
-            write_row(self.commit, &mut self.report, row).map_err(PipelineError::Commit)?;
-        }
-        Ok(self.report)
-    }
-
-    fn record(&mut self, location: Location, outcome: Outcome) -> Result<(), CommitError> {
-        let Self { plan, line, commit, packer, report } = self;
-        match outcome {
-            Outcome::Text { ids, bytes } => {
-                report.documents += 1;
-                report.text_bytes += bytes;
-                report.tokens += ids.len() as u64;
-                packer.push(&ids, |row| write_row(&mut **commit, report, row))?;
-            }
-            Outcome::Chat { row, bytes } => {
-                let is_long = row.ids.len() > line.row_length as usize;
-                match chat_row(row, line.row_length, line.specials.pad, line.overlong) {
-                    Some(row) => {
-                        report.documents += 1;
-                        report.text_bytes += bytes;
-                        report.tokens += u64::from(row.valid_len);
-                        report.overlong_truncated += u64::from(is_long);
-                        write_row(&mut **commit, report, row)?;
-                    }
-                    None => report.overlong_dropped += 1,
-                }
-            }
-            Outcome::Rejected { fault, head } => {
-                report.rejected += 1;
-                *report.reasons.entry(fault.reason).or_default() += 1;
-                let file = &plan.files[location.file as usize];
-                commit.reject(Reject::new(&plan.name, file, location, fault, &head))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn write_row(
-    commit: &mut dyn Commit,
-    report: &mut SourceReport,
-    row: PackedRow,
-) -> Result<(), CommitError> {
-    report.rows += 1;
-    report.padding_tokens += row.tokens.len() as u64 - u64::from(row.valid_len);
-    commit.row(row)
 }

@@ -1,0 +1,167 @@
+//! What the pre-tokenizer and the normalizer need to know about a character, asked from the very
+//! engines that Hugging Face `tokenizers` uses.
+//!
+//! Unicode versions differ between libraries, and a single reassigned character would change ids. So
+//! the table is filled at load time: `\p{L}`, `\p{N}` and `\s` by Oniguruma, stability under NFC by the
+//! normalization crate of `tokenizers`.
+
+use onig::Regex;
+use unicode_normalization_alignments::{
+    IsNormalized, char::canonical_combining_class, is_nfc_quick,
+};
+
+/// What a character is to the pre-tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Class {
+    /// Neither of the others: punctuation, symbols, control characters, unassigned ones.
+    Other = 0,
+    /// `\p{L}`
+    Letter = 1,
+    /// `\p{N}`
+    Number = 2,
+    /// `\s` but no line end.
+    Space = 3,
+    /// `\r` or `\n`
+    LineEnd = 4,
+}
+
+const CODE_POINTS: usize = 0x11_0000;
+const CLASS: u8 = 7;
+/// Set where NFC may change the character or its neighbourhood.
+const UNSTABLE: u8 = 8;
+
+/// One byte for each code point.
+pub(super) struct Classes {
+    table: Vec<u8>,
+}
+
+impl Classes {
+    /// Asks the engines about every character (about a tenth of a second).
+    pub(super) fn ask() -> Result<Self, onig::Error> {
+        let all: String = (0..=char::MAX as u32).filter_map(char::from_u32).collect();
+        let mut table = vec![Class::Other as u8; CODE_POINTS];
+        for (pattern, class) in
+            [(r"\p{L}+", Class::Letter), (r"\p{N}+", Class::Number), (r"\s+", Class::Space)]
+        {
+            for (start, end) in Regex::new(pattern)?.find_iter(&all) {
+                for character in all[start..end].chars() {
+                    table[character as usize] = class as u8;
+                }
+            }
+        }
+        table['\n' as usize] = Class::LineEnd as u8;
+        table['\r' as usize] = Class::LineEnd as u8;
+        for character in all.chars().skip_while(|&c| c < FIRST_UNSTABLE) {
+            let stable = is_nfc_quick(std::iter::once(character)) == IsNormalized::Yes
+                && canonical_combining_class(character) == 0;
+            if !stable {
+                table[character as usize] |= UNSTABLE;
+            }
+        }
+        Ok(Self { table })
+    }
+
+    /// The class of the character that begins at `at`, and its length in bytes. `bytes` is UTF-8.
+    #[inline]
+    pub(super) fn at(&self, bytes: &[u8], at: usize) -> (Class, usize) {
+        let (code, width) = decode(bytes, at);
+        let class = match self.table[code] & CLASS {
+            1 => Class::Letter,
+            2 => Class::Number,
+            3 => Class::Space,
+            4 => Class::LineEnd,
+            _ => Class::Other,
+        };
+        (class, width)
+    }
+
+    /// Whether every character of `text` is one that NFC leaves alone wherever it stands.
+    pub(super) fn is_stable(&self, text: &str) -> bool {
+        let bytes = text.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            // The compiler makes wide compares of this.
+            let chunk = &bytes[at..bytes.len().min(at + 64)];
+            if chunk.iter().fold(0, |high, &byte| high.max(byte)) < FIRST_LEAD {
+                at += chunk.len();
+                continue;
+            }
+            let end = at + chunk.len();
+            while at < end {
+                if bytes[at] < FIRST_LEAD {
+                    at += 1;
+                    continue;
+                }
+                let (code, width) = decode(bytes, at);
+                if self.table[code] & UNSTABLE != 0 {
+                    return false;
+                }
+                at += width;
+            }
+        }
+        true
+    }
+}
+
+/// Below this every character is stable…
+const FIRST_UNSTABLE: char = '\u{300}';
+/// …and so is a text without a byte from here on: continuation bytes are smaller.
+const FIRST_LEAD: u8 = 0xCC;
+
+/// The code point at `at` and its length in bytes. `bytes` is UTF-8 and `at` a boundary.
+#[inline]
+fn decode(bytes: &[u8], at: usize) -> (usize, usize) {
+    let lead = usize::from(bytes[at]);
+    let next = |n: usize| usize::from(bytes[at + n]) & 0x3F;
+    match lead {
+        0..0x80 => (lead, 1),
+        0x80..0xE0 => ((lead & 0x1F) << 6 | next(1), 2),
+        0xE0..0xF0 => ((lead & 0x0F) << 12 | next(1) << 6 | next(2), 3),
+        _ => ((lead & 0x07) << 18 | next(1) << 12 | next(2) << 6 | next(3), 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, Classes, FIRST_UNSTABLE};
+    use unicode_normalization_alignments::UnicodeNormalization as _;
+
+    #[test]
+    fn ascii_is_as_the_windows_take_it() {
+        let classes = Classes::ask().expect("the patterns are valid");
+        for byte in 0..0x80u8 {
+            let expected = match byte {
+                b'a'..=b'z' | b'A'..=b'Z' => Class::Letter,
+                b'0'..=b'9' => Class::Number,
+                b'\n' | b'\r' => Class::LineEnd,
+                b'\t' | 0x0B | 0x0C | b' ' => Class::Space,
+                _ => Class::Other,
+            };
+            assert_eq!(classes.at(&[byte], 0), (expected, 1), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn stable_characters_are_untouched_by_nfc() {
+        let classes = Classes::ask().expect("the patterns are valid");
+        let mut stable = 0;
+        for character in (0..=char::MAX as u32).filter_map(char::from_u32) {
+            let text = format!("e{character}\u{301}");
+            if classes.is_stable(&character.to_string()) {
+                stable += 1;
+                let alone: String = character.to_string().nfc().map(|(c, _)| c).collect();
+                assert_eq!(alone, character.to_string());
+                // It does not join with what stands before it.
+                let joined: String = text.nfc().map(|(c, _)| c).collect();
+                assert!(joined.starts_with('e'), "{character:?}");
+            }
+        }
+        assert!(stable > 1_000_000);
+        assert!(!classes.is_stable("e\u{301}") && !classes.is_stable("\u{1161}"));
+        assert!((0..FIRST_UNSTABLE as u32).filter_map(char::from_u32).all(|c| {
+            let mut nfc = c.to_string().nfc().map(|(c, _)| c).collect::<Vec<_>>();
+            nfc.pop() == Some(c) && nfc.is_empty()
+        }));
+    }
+}

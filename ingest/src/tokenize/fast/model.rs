@@ -1,0 +1,211 @@
+//! Which `tokenizer.json` files the fast encoder covers, and what it takes from them.
+
+use super::{merges::MOST_MERGES, words::MOST_IDS};
+use crate::tokenize::{hf::is_control_text, split::QWEN2_PATTERN};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Why a tokenizer is left to the reference encoder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotCovered(pub(super) String);
+
+/// What the fast encoder needs.
+pub(super) struct Model {
+    /// The symbols of every merge, numbered as [`super::merges`] says.
+    pub(super) merges: Vec<(u32, u32)>,
+    /// The id of every symbol.
+    pub(super) ids: Vec<u32>,
+    /// Whether text is normalized to NFC first.
+    pub(super) nfc: bool,
+    /// Added tokens with their ids, or without where they stay plain text. Empty when all do.
+    pub(super) added: Vec<(String, Option<u32>)>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    model: BpeFile,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct BpeFile {
+    #[serde(default)]
+    r#type: Value,
+    #[serde(default)]
+    vocab: HashMap<String, u32>,
+    #[serde(default)]
+    merges: Vec<Merge>,
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Pair([String; 2]),
+    Text(String),
+}
+
+impl Model {
+    /// Reads a `tokenizer.json`. `match_special_text`: whether control tokens are matched.
+    pub(super) fn read(json: &[u8], match_special_text: bool) -> Result<Self, NotCovered> {
+        let file: File = serde_json::from_slice(json)
+            .map_err(|e| NotCovered(format!("its tokenizer.json has another layout: {e}")))?;
+        let nfc = match &file.normalizer {
+            Value::Null => false,
+            normalizer if *normalizer == json!({"type": "NFC"}) => true,
+            other => return Err(not_covered("normalizer", other)),
+        };
+        pre_tokenizer(&file.pre_tokenizer)?;
+        file.model.check_options()?;
+        let added = added(&file.added_tokens, match_special_text)?;
+        let (merges, ids) = file.model.symbols()?;
+        Ok(Self { merges, ids, nfc, added })
+    }
+}
+
+fn not_covered(what: &str, value: &Value) -> NotCovered {
+    let mut text = value.to_string();
+    if let Some((end, _)) = text.char_indices().nth(120) {
+        text.replace_range(end.., "…");
+    }
+    NotCovered(format!("its {what} is {text}"))
+}
+
+fn pre_tokenizer(value: &Value) -> Result<(), NotCovered> {
+    let steps = value["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
+    let covered = matches!(steps, [split, bytes]
+        if split["type"] == "Split"
+            && split["pattern"] == json!({"Regex": QWEN2_PATTERN})
+            && split["behavior"] == "Isolated"
+            && split["invert"] == false
+            && bytes["type"] == "ByteLevel"
+            && bytes["add_prefix_space"] == false
+            && bytes["use_regex"] == false);
+    if covered { Ok(()) } else { Err(not_covered("pre-tokenizer", value)) }
+}
+
+fn added(
+    tokens: &[Added],
+    match_special_text: bool,
+) -> Result<Vec<(String, Option<u32>)>, NotCovered> {
+    let is_matched =
+        |token: &Added| match_special_text || !(token.special || is_control_text(&token.content));
+    if !tokens.iter().any(is_matched) {
+        return Ok(Vec::new());
+    }
+    let literal = |token: &Added| {
+        let special = token.single_word || token.lstrip || token.rstrip || token.normalized;
+        if special || token.content.is_empty() {
+            let name = &token.content;
+            return Err(NotCovered(format!("its added token {name:?} is not matched literally")));
+        }
+        Ok((token.content.clone(), is_matched(token).then_some(token.id)))
+    };
+    tokens.iter().map(literal).collect()
+}
+
+impl BpeFile {
+    fn check_options(&self) -> Result<(), NotCovered> {
+        if self.r#type != "BPE" {
+            return Err(not_covered("model", &self.r#type));
+        }
+        for (name, value) in &self.options {
+            let is_off = value.is_null() || *value == json!(false) || *value == json!("");
+            // An unknown token is never needed: every byte is in the vocabulary.
+            if !is_off && name != "unk_token" {
+                return Err(not_covered(name, value));
+            }
+        }
+        Ok(())
+    }
+
+    fn symbols(&self) -> Result<(Vec<(u32, u32)>, Vec<u32>), NotCovered> {
+        if self.merges.len() > MOST_MERGES {
+            return Err(NotCovered(format!("it has {} merges", self.merges.len())));
+        }
+        if let Some((token, id)) = self.vocab.iter().find(|(_, id)| **id >= MOST_IDS) {
+            return Err(NotCovered(format!("its token {token:?} has the id {id}")));
+        }
+        let id = |token: &str| {
+            let id = self.vocab.get(token).copied();
+            id.ok_or_else(|| NotCovered(format!("its vocabulary has no {token:?}")))
+        };
+        let mut symbols: HashMap<String, u32> = HashMap::new();
+        let mut ids = Vec::with_capacity(256 + self.merges.len());
+        for (symbol, character) in (0..).zip(byte_characters()) {
+            let token = character.to_string();
+            ids.push(id(&token)?);
+            symbols.insert(token, symbol);
+        }
+        let mut merges = Vec::with_capacity(self.merges.len());
+        let mut pairs = HashSet::new();
+        for (merge, result) in self.merges.iter().zip(256..) {
+            let (left, right) = merge.parts()?;
+            let token = format!("{left}{right}");
+            // Every part must be made before it is used, and nothing twice: then the order of
+            // results is the order of merges.
+            let symbol = |part: &str| {
+                let symbol = symbols.get(part).copied();
+                symbol.ok_or_else(|| NotCovered(format!("a merge uses {part:?} before it exists")))
+            };
+            let pair = (symbol(left)?, symbol(right)?);
+            ids.push(id(&token)?);
+            if !pairs.insert(pair) || symbols.insert(token, result).is_some() {
+                return Err(NotCovered(format!("two merges make {left}{right}")));
+            }
+            merges.push(pair);
+        }
+        Ok((merges, ids))
+    }
+}
+
+impl Merge {
+    fn parts(&self) -> Result<(&str, &str), NotCovered> {
+        match self {
+            Self::Pair([left, right]) => Ok((left, right)),
+            Self::Text(text) => text
+                .split_once(' ')
+                .ok_or_else(|| NotCovered(format!("its merge {text:?} has no two parts"))),
+        }
+    }
+}
+
+/// The characters that stand for the 256 bytes in byte-level vocabularies (GPT-2's table): printable
+/// ones for themselves, the others from U+0100 on.
+fn byte_characters() -> impl Iterator<Item = char> {
+    let is_printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let mut next = 0x100;
+    (0..256).map(move |byte| {
+        let code = if is_printable(byte) {
+            byte
+        } else {
+            next += 1;
+            next - 1
+        };
+        char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+    })
+}
