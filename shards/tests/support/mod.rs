@@ -64,6 +64,7 @@ pub fn reports(names: &[&str]) -> Vec<SourceReport> {
         documents: 5,
         input_bytes: 700,
         rejects: BTreeMap::from([("not_utf8".to_owned(), 1)]),
+        drops: BTreeMap::new(),
     };
     names.iter().map(report).collect()
 }
