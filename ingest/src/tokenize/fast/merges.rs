@@ -66,7 +66,9 @@ impl Merges {
     #[inline]
     fn slot(&self, left: u32, right: u32) -> usize {
         // The golden ratio spreads neighbouring pairs over the table.
-        (pair(left, right).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+        let hash = pair(left, right).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift;
+        // Below the table's length, which is a usize.
+        usize::try_from(hash).unwrap_or(0)
     }
 
     /// What the two symbols merge to.
@@ -90,7 +92,7 @@ impl Merges {
         match piece.len() {
             0 => {}
             1..=SHORT => self.short(piece, ids),
-            ..=MEDIUM => self.medium(piece, scratch, ids),
+            17..=MEDIUM => self.medium(piece, scratch, ids),
             _ => self.long(piece, scratch, ids),
         }
     }

@@ -35,6 +35,7 @@ struct File {
 }
 
 #[derive(Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "the file has them")]
 struct Added {
     id: u32,
     content: String,
@@ -128,6 +129,9 @@ fn added(
     tokens.iter().map(literal).collect()
 }
 
+/// The symbols of every merge, and the id of every symbol.
+type Symbols = (Vec<(u32, u32)>, Vec<u32>);
+
 impl BpeFile {
     fn check_options(&self) -> Result<(), NotCovered> {
         if self.r#type != "BPE" {
@@ -143,7 +147,7 @@ impl BpeFile {
         Ok(())
     }
 
-    fn symbols(&self) -> Result<(Vec<(u32, u32)>, Vec<u32>), NotCovered> {
+    fn symbols(&self) -> Result<Symbols, NotCovered> {
         if self.merges.len() > MOST_MERGES {
             return Err(NotCovered(format!("it has {} merges", self.merges.len())));
         }

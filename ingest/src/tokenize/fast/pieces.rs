@@ -32,7 +32,7 @@ pub(super) fn piece_end(classes: &Classes, bytes: &[u8], at: usize) -> usize {
         Class::Other => {
             let contraction = contraction(bytes, at);
             if contraction > 0 {
-                return at + contraction;
+                return at + contraction as usize;
             }
             match next {
                 Some((Class::Letter, width)) => {
@@ -46,7 +46,7 @@ pub(super) fn piece_end(classes: &Classes, bytes: &[u8], at: usize) -> usize {
 
 /// The length of the first alternative at `at`, 0 if it does not match. Without regard to case, `s` is
 /// also the long s (U+017F); the other letters have no such relatives.
-pub(super) fn contraction(bytes: &[u8], at: usize) -> usize {
+pub(super) fn contraction(bytes: &[u8], at: usize) -> u32 {
     match &bytes[at..] {
         [b'\'', b's' | b'S' | b't' | b'T' | b'm' | b'M' | b'd' | b'D', ..] => 2,
         [b'\'', b'r' | b'R' | b'v' | b'V', b'e' | b'E', ..]

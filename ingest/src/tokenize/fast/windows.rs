@@ -88,6 +88,7 @@ pub(super) fn ends(
 }
 
 /// `masks` gives the masks of 64 bytes, or nothing where the processor has no instructions for it.
+#[allow(clippy::inline_always, reason = "it must take on its caller's processor features")]
 #[inline(always)]
 fn ends_by(
     masks: impl Fn(&[u8; WINDOW]) -> Option<Masks>,
@@ -117,6 +118,7 @@ fn ends_by(
 
 /// The bits at which pieces begin, without the first, as far as the window can tell. Bit 0 is a piece's
 /// beginning.
+#[allow(clippy::inline_always, reason = "it must take on its caller's processor features")]
 #[inline(always)]
 fn starts(masks: Masks, bytes: &[u8], at: usize) -> u64 {
     let known = masks.wide.trailing_zeros();
@@ -165,7 +167,7 @@ fn starts(masks: Masks, bytes: &[u8], at: usize) -> u64 {
         let quote = quotes.trailing_zeros();
         let length = contraction(bytes, at + quote as usize);
         if length > 0 {
-            starts |= 1u64.checked_shl(quote + length as u32).unwrap_or(0);
+            starts |= 1u64.checked_shl(quote + length).unwrap_or(0);
         }
         quotes &= quotes - 1;
     }

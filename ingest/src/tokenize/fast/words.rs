@@ -13,7 +13,8 @@ const LINES: usize = 1 << 19;
 /// Bytes of a piece that is its own key.
 const KEY_BYTES: usize = 15;
 /// Ids that fit beside a key.
-const INLINE: usize = 4;
+const INLINE: usize = INLINE_U32 as usize;
+const INLINE_U32: u32 = 4;
 /// Pieces of these lengths are worth keeping in the map.
 const LONGEST: usize = 128;
 /// How many of them.
@@ -102,7 +103,7 @@ impl Words {
 impl Line {
     #[inline]
     fn look(&self, key: u128, ids: &mut Vec<u32>) -> bool {
-        let halves = [key as u64, (key >> 64) as u64];
+        let halves: [u64; 2] = bytemuck::cast(key);
         let Some(entry) = self.0.iter().find(|entry| entry.key == halves) else { return false };
         // All of them, then as many as there are: shorter than a loop.
         let length = ids.len();
@@ -113,12 +114,10 @@ impl Line {
     }
 
     fn keep(&mut self, key: u128, ids: &[u32]) {
-        if ids.len() > INLINE {
-            return;
-        }
-        let mut entry = Entry { key: [key as u64, (key >> 64) as u64], ids: [0; INLINE] };
+        let Ok(count @ 0..=INLINE_U32) = u32::try_from(ids.len()) else { return };
+        let mut entry = Entry { key: bytemuck::cast(key), ids: [0; INLINE] };
         entry.ids[..ids.len()].copy_from_slice(ids);
-        entry.ids[0] |= (ids.len() as u32) << COUNT_SHIFT;
+        entry.ids[0] |= count << COUNT_SHIFT;
         self.0 = [entry, self.0[0]];
     }
 }
@@ -141,9 +140,11 @@ fn key(bytes: &[u8], start: usize, end: usize) -> u128 {
 }
 
 #[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the halves of products")]
 fn line(key: u128) -> usize {
-    let low = (key as u64) ^ 0x9E37_79B9_7F4A_7C15;
-    let high = ((key >> 64) as u64) ^ 0xC2B2_AE3D_27D4_EB4F;
+    let [low, high]: [u64; 2] = bytemuck::cast(key);
+    let low = low ^ 0x9E37_79B9_7F4A_7C15;
+    let high = high ^ 0xC2B2_AE3D_27D4_EB4F;
     let product = u128::from(low).wrapping_mul(u128::from(high));
     let mixed = (product as u64) ^ ((product >> 64) as u64);
     // A product hides one factor where the other is 0.
