@@ -3,6 +3,7 @@
 //! * [`plan`]: a manifest, its tokenizer and its files, checked;
 //! * [`source`]: which files a source consists of;
 //! * [`decode`]: containers to raw records, with caps against hostile input;
+//! * [`blobs`]: texts that a corpus names by id, in a local store;
 //! * [`record`]: raw records to documents and conversations;
 //! * [`tokenize`]: text to ids, exactly as Hugging Face `tokenizers` gives them;
 //! * [`pack`]: documents to rows;
@@ -12,6 +13,7 @@
 //! * [`estimate`]: what a build would give;
 //! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
 
+pub mod blobs;
 pub mod build;
 pub mod decode;
 pub mod estimate;

@@ -2,6 +2,7 @@
 //! reading the data.
 
 use crate::{
+    blobs::{BlobError, BlobStore},
     decode::{DecodeOptions, Limits},
     pack::Overlong,
     pipeline::SourcePlan,
@@ -10,7 +11,7 @@ use crate::{
     tokenize::{ChatEncoder, HfEncoder, SpecialNames, Specials, TokenizerError},
 };
 use coda_manifests::{Format, Manifest, PathError, Source, SourceKind};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// Changes when the same manifest and inputs would give other rows than before.
 const INGEST_VERSION: u32 = 1;
@@ -50,6 +51,9 @@ pub enum PlanError {
     /// An input cannot be read.
     #[error(transparent)]
     Digest(#[from] DigestError),
+    /// The blob store cannot be read.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
     /// The fields of a conversation source do not say where the turns are.
     #[error("source {name:?}: fields must give instruction and output, or messages")]
     Fields {
@@ -66,7 +70,7 @@ impl PlanError {
             Self::Path(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Source(error) => error.hint(),
-            Self::Digest(_) => None,
+            Self::Digest(_) | Self::Blobs(_) => None,
             Self::Fields { .. } => Some(
                 "for example `fields: {instruction: question, output: answer}` or \
                  `fields: {messages: conversation}`"
@@ -81,7 +85,7 @@ impl PlanError {
         match self {
             Self::Path(error) => error.is_usage(),
             Self::Source(error) => error.is_usage(),
-            Self::Digest(_) => false,
+            Self::Digest(_) | Self::Blobs(_) => false,
             Self::Tokenizer(_) | Self::Fields { .. } => true,
         }
     }
@@ -139,6 +143,9 @@ impl Plan {
         hasher.update(blake3::hash(self.tokenizer.json()).as_bytes());
         for source in &self.sources {
             hasher.update(digest(&source.files)?.as_bytes());
+            if let Some(store) = &source.blobs {
+                hasher.update(store.digest()?.as_bytes());
+            }
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
@@ -183,10 +190,22 @@ fn plan_source(
         SourceKind::Text => None,
         SourceKind::Sft => Some(ChatEncoder::new(tokenizer)?),
     };
+    let store = source.blobs.as_ref().map(|blobs| manifest.resolve(&blobs.store)).transpose()?;
+    let blobs = store.map(|folder| Arc::new(BlobStore::open(&folder)));
+    let shape = match (&source.blobs, &blobs) {
+        (Some(keys), Some(store)) => RecordShape::Blob {
+            id: keys.id.clone(),
+            encoding: keys.encoding.clone(),
+            store: Arc::clone(store),
+            max_bytes: usize::try_from(manifest.data.max_document_bytes).unwrap_or(usize::MAX),
+        },
+        _ => shape(source)?,
+    };
     Ok(SourcePlan {
         name: source.name.clone(),
         files,
-        extractor: Extractor::new(shape(source)?),
+        extractor: Extractor::new(shape),
+        blobs,
         chat,
         budget: source.tokens.map(|tokens| tokens.0),
     })

@@ -124,6 +124,16 @@ fn check_source(source: &Source, stage: Stage, key: &impl Fn(&str) -> String) ->
             format!("{extension:?} is not an extension without its dot, such as py")
         })?;
     }
+    if let Some(blobs) = &source.blobs {
+        require(source.kind == SourceKind::Text, &key("blobs"), || {
+            "only sources of kind text have blobs".to_owned()
+        })?;
+        for (name, value) in [("store", &blobs.store), ("id", &blobs.id), ("url", &blobs.url)] {
+            require(!value.is_empty(), &key(&format!("blobs.{name}")), || {
+                "it is empty".to_owned()
+            })?;
+        }
+    }
     let fits = matches!(
         (stage, source.kind),
         (Stage::Pre | Stage::Mid, SourceKind::Text) | (Stage::Post, SourceKind::Sft)

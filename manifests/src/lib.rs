@@ -35,12 +35,14 @@ mod error;
 mod load;
 mod node;
 mod overrides;
+mod remote;
 mod roots;
 mod schedule;
 mod token_count;
 mod types;
 
 pub use error::{ManifestError, Place};
+pub use remote::{ARCHIVE_URL, Blobs};
 pub use roots::{PathError, Roots};
 pub use schedule::Schedule;
 pub use token_count::{TokenCount, TokenCountError};

@@ -1,7 +1,7 @@
 //! From YAML text to a checked manifest, and back.
 
 use crate::node::{Node, ReadError, ReadErrorKind, Value};
-use crate::{Data, check, overrides};
+use crate::{Blobs, Data, check, overrides};
 use crate::{
     Manifest, ManifestError, Overlong, PathError, Place, Profile, Roots, Source, Tokenizer,
 };
@@ -140,7 +140,11 @@ impl Manifest {
             .data
             .sources
             .iter()
-            .map(|source| Source { weight: None, ..source.clone() })
+            .map(|source| Source {
+                weight: None,
+                blobs: source.blobs.as_ref().map(Blobs::decisive),
+                ..source.clone()
+            })
             .collect();
         let decisive = Decisive {
             version: self.version,

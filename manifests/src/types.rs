@@ -1,7 +1,7 @@
 //! The keys of a manifest as types. `docs/manifest.md` tells the same to users; a test holds the
 //! two together.
 
-use crate::{Roots, Schedule, TokenCount, schedule};
+use crate::{Blobs, Roots, Schedule, TokenCount, schedule};
 use serde::{Deserialize, Serialize};
 
 /// A whole manifest: what to ingest, what the model sees, and how it is trained.
@@ -141,6 +141,9 @@ pub struct Source {
     /// Columns or keys of an `sft` record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Fields>,
+    /// Records name a blob instead of holding their text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<Blobs>,
     /// Code folders: only these languages; empty: all known ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub languages: Vec<String>,

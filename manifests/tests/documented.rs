@@ -1,9 +1,9 @@
 //! `docs/manifest.md` lists the keys that exist: all of them, and no others.
 
 use coda_manifests::{
-    Checkpoint, ConditionedSpan, Curriculum, Data, Engine, Eval, Fields, Format, LearningRate,
-    LrSchedule, Manifest, MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Recompute,
-    Schedule, Source, SourceKind, TokenCount, Tokenizer, Train,
+    Blobs, Checkpoint, ConditionedSpan, Curriculum, Data, Engine, Eval, Fields, Format,
+    LearningRate, LrSchedule, Manifest, MasterWeights, Model, Optimizer, OptimizerKind, Overlong,
+    Recompute, Schedule, Source, SourceKind, TokenCount, Tokenizer, Train,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -33,6 +33,12 @@ fn everything() -> Manifest {
         kind: SourceKind::Sft,
         text_field: "x".to_owned(),
         fields: Some(Fields { instruction: some(), output: some(), messages: some() }),
+        blobs: Some(Blobs {
+            store: "x".to_owned(),
+            id: "x".to_owned(),
+            encoding: some(),
+            url: "x".to_owned(),
+        }),
         languages: vec!["x".to_owned()],
         extensions: vec!["x".to_owned()],
         exclude: vec!["x".to_owned()],

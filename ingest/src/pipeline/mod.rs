@@ -9,6 +9,7 @@ mod commit;
 mod work;
 
 use crate::{
+    blobs::BlobStore,
     decode::{Batch, BatchSink, DecodeError, DecodeOptions, RawRecord, decode},
     pack::{Overlong, PackedRow},
     record::Extractor,
@@ -24,6 +25,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -41,6 +43,8 @@ pub struct SourcePlan {
     pub files: Vec<InputFile>,
     /// How records become documents.
     pub extractor: Extractor,
+    /// Present when records name blobs: where these are.
+    pub blobs: Option<Arc<BlobStore>>,
     /// Present for conversations: how they are rendered.
     pub chat: Option<ChatEncoder>,
     /// The source ends with the document that reaches this many tokens.

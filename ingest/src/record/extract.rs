@@ -2,14 +2,15 @@
 
 use super::json::{Field, read_keys};
 use crate::{
+    blobs::{BlobId, BlobStore},
     decode::{Body, Fault, TextRange},
     tokenize::{Message, Role},
 };
 use serde_json::Value;
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// Where the text of a record is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum RecordShape {
     /// One field holds the document.
     Text {
@@ -22,6 +23,17 @@ pub enum RecordShape {
         instruction: String,
         /// The field with the answer.
         output: String,
+    },
+    /// The text is a blob of a store, which the record names.
+    Blob {
+        /// The field with its id.
+        id: String,
+        /// The field that names its encoding.
+        encoding: Option<String>,
+        /// The store.
+        store: Arc<BlobStore>,
+        /// Longer texts are rejected.
+        max_bytes: usize,
     },
     /// A list of turns, each `{role, content}` or `{from, value}`.
     Messages {
@@ -53,6 +65,9 @@ impl Extractor {
         let keys = match &shape {
             RecordShape::Text { field } | RecordShape::Messages { field } => vec![field.clone()],
             RecordShape::Pair { instruction, output } => vec![instruction.clone(), output.clone()],
+            RecordShape::Blob { id, encoding, .. } => {
+                std::iter::once(id).chain(encoding).cloned().collect()
+            }
         };
         Self { shape, keys }
     }
@@ -69,7 +84,21 @@ impl Extractor {
     /// A [`Fault`] when the record is not usable: invalid UTF-8 or JSON, a missing field, a value of
     /// the wrong type, an empty text.
     pub fn document<'a>(&self, bytes: &'a [u8], body: &Body) -> Result<Document<'a>, Fault> {
-        let fields = match body {
+        self.shape_fields(self.fields(bytes, body)?)
+    }
+
+    /// The blob that a raw record names; nothing when records hold their text themselves.
+    ///
+    /// # Errors
+    /// As [`Extractor::document`], but without looking into the store.
+    pub fn blob(&self, bytes: &[u8], body: &Body) -> Result<Option<BlobId>, Fault> {
+        let RecordShape::Blob { id, .. } = &self.shape else { return Ok(None) };
+        let field = self.fields(bytes, body)?.into_iter().next().unwrap_or(Field::Missing);
+        BlobId::parse(&full_text(field, id)?).map(Some)
+    }
+
+    fn fields<'a>(&self, bytes: &'a [u8], body: &Body) -> Result<Vec<Field<'a>>, Fault> {
+        Ok(match body {
             Body::Json(range) => {
                 let nested = matches!(self.shape, RecordShape::Messages { .. });
                 read_keys(utf8(bytes, range)?, &self.keys, nested)?
@@ -83,8 +112,7 @@ impl Extractor {
                 })
                 .collect::<Result<_, Fault>>()?,
             Body::Rejected { fault, .. } => return Err(fault.clone()),
-        };
-        self.shape_fields(fields)
+        })
     }
 
     fn shape_fields<'a>(&self, fields: Vec<Field<'a>>) -> Result<Document<'a>, Fault> {
@@ -96,6 +124,15 @@ impl Extractor {
                 let question = message(Role::User, full_text(next(), instruction)?);
                 let answer = message(Role::Assistant, full_text(next(), output)?);
                 Ok(Document::Chat(vec![question, answer]))
+            }
+            RecordShape::Blob { id, encoding, store, max_bytes } => {
+                let name = full_text(next(), id)?;
+                let encoding = match encoding.as_ref().map(|field| (field, next())) {
+                    None | Some((_, Field::Missing | Field::Null)) => None,
+                    Some((field, value)) => Some(text_of(value, field)?),
+                };
+                let text = store.text(&name, encoding.as_deref(), *max_bytes)?;
+                Ok(Document::Text(Cow::Owned(text)))
             }
             RecordShape::Messages { field } => {
                 let turns = match next() {
@@ -116,13 +153,19 @@ fn utf8<'a>(bytes: &'a [u8], range: &TextRange) -> Result<&'a str, Fault> {
         .map_err(|e| Fault::new("invalid_utf8", format!("not UTF-8: {e}")).at(e.valid_up_to()))
 }
 
-fn full_text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
+fn text_of<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
     match field {
-        Field::Text(text) if text.is_empty() => {
-            Err(Fault::new("empty_text", format!("field {name:?} is empty")))
-        }
         Field::Text(text) => Ok(text),
         other => Err(not_text(&other, name, "a string")),
+    }
+}
+
+fn full_text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
+    match text_of(field, name)? {
+        text if text.is_empty() => {
+            Err(Fault::new("empty_text", format!("field {name:?} is empty")))
+        }
+        text => Ok(text),
     }
 }
 

@@ -99,6 +99,7 @@ impl Setup {
             name: "source".to_owned(),
             files: files.iter().map(|(path, container)| common::input(path, *container)).collect(),
             extractor: Extractor::new(self.shape.clone()),
+            blobs: None,
             chat: None,
             budget: self.budget,
         };

@@ -1,5 +1,6 @@
 //! What this crate promises, from the outside: exact ids, hostile input, the command line.
 
+mod blobs;
 mod columns;
 mod command_line;
 mod common;
