@@ -1,18 +1,25 @@
 //! A planned build: every source through the line, into one shard set.
+//!
+//! After every finished shard the build notes where it stands. Stopped at any moment, the same build
+//! goes on there: it loses at most the work since the last finished shard, and the bytes of the
+//! finished set are the same.
 
 use crate::{
     pack::PackedRow,
-    pipeline::{Commit, CommitError, Line, PipelineError, SourceReport, run_source},
+    pipeline::{
+        Commit, CommitError, Line, PipelineError, Place, SourceProgress, SourceReport, run_source,
+    },
     plan::Plan,
     reject::Reject,
 };
 use coda_cli::{Progress, signals::Stop};
 use coda_shards::{
-    Index, RowBuf, ShardError, ShardWriter, Span, WriterOptions,
-    commit::{AtomicDir, FileError},
+    Index, RowBuf, ShardError, ShardSet, ShardWriter, Span, WriterOptions,
+    commit::{self, FileError},
     row_key,
 };
-use std::path::Path;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// Where and how a build is written.
 pub struct BuildOptions<'a> {
@@ -26,7 +33,8 @@ pub struct BuildOptions<'a> {
     pub recipe: String,
     /// Worker threads.
     pub jobs: usize,
-    /// Whether a finished set at `out` is replaced; it stays until the new one is complete.
+    /// Whether a finished set at `out` is replaced (it stays until the new one is complete), and an
+    /// unfinished one is begun anew.
     pub replace: bool,
     /// Bytes of input read.
     pub progress: &'a Progress,
@@ -41,6 +49,18 @@ pub struct Built {
     pub index: Index,
     /// One report a source, in order.
     pub reports: Vec<SourceReport>,
+    /// Tokens that were there already when the build went on.
+    pub tokens_before: u64,
+}
+
+/// Where a build stands after a finished shard.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BuildProgress {
+    /// The reports of the sources before the one at hand.
+    finished: Vec<SourceReport>,
+    /// The source at hand.
+    current: SourceProgress,
 }
 
 /// Why a build ended.
@@ -75,12 +95,54 @@ pub fn build(plan: &Plan, options: &BuildOptions<'_>) -> Result<Built, BuildErro
     }
     let replaces = options.replace && options.out.join(coda_shards::INDEX_FILE).exists();
     if !replaces {
-        return write(plan, options, options.out);
+        return write(plan, options, options.out, options.replace);
     }
-    let beside = AtomicDir::create(options.out)?;
-    let built = write(plan, options, beside.path())?;
-    beside.commit()?;
+    let next = next_to(options.out);
+    let waiting = ShardSet::open(&next).ok().map(|set| set.index().clone());
+    if let Some(index) = waiting.filter(|index| index.manifest_hash == options.recipe) {
+        // A run was killed when only the renaming was left to do.
+        coda_shards::tidy(&next)?;
+        commit::replace_dir(&next, options.out)?;
+        let tokens_before = index.totals.tokens;
+        return Ok(Built { index, reports: Vec::new(), tokens_before });
+    }
+    let built = match write(plan, options, &next, false) {
+        Err(BuildError::Shards(
+            ShardError::OtherBuild { .. }
+            | ShardError::Damaged { .. }
+            | ShardError::Occupied { .. },
+        )) => {
+            commit::remove_dir(&next)?;
+            write(plan, options, &next, true)
+        }
+        other => other,
+    }?;
+    commit::replace_dir(&next, options.out)?;
     Ok(built)
+}
+
+/// Where the set that will replace the one at `out` is built.
+fn next_to(out: &Path) -> PathBuf {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!(".next-{name}"))
+}
+
+/// Puts right what a killed run left around `out`: a complete set that was about to take its place
+/// takes it, a former one that was being removed goes, and so do notes of progress in a finished set.
+///
+/// # Errors
+/// If renaming or removing fails.
+pub fn recover(out: &Path) -> Result<(), BuildError> {
+    let next = next_to(out);
+    let finished = |dir: &Path| dir.join(coda_shards::INDEX_FILE).exists();
+    if !finished(out) && finished(&next) {
+        coda_shards::tidy(&next)?;
+        commit::replace_dir(&next, out)?;
+    }
+    if finished(out) {
+        coda_shards::tidy(out)?;
+    }
+    Ok(commit::remove_trash_of(out)?)
 }
 
 /// A thread pool for a build.
@@ -95,29 +157,48 @@ pub fn workers(jobs: usize) -> Result<rayon::ThreadPool, BuildError> {
         .map_err(|source| BuildError::Threads { jobs, source })
 }
 
-fn write(plan: &Plan, options: &BuildOptions<'_>, dir: &Path) -> Result<Built, BuildError> {
+fn write(
+    plan: &Plan,
+    options: &BuildOptions<'_>,
+    dir: &Path,
+    anew: bool,
+) -> Result<Built, BuildError> {
     let workers = workers(options.jobs)?;
     let line = plan.line(&workers, options.progress, options.stop);
-    let mut writer = ShardWriter::create(
-        dir,
-        WriterOptions {
-            row_length: plan.row_length,
-            rows_per_shard: options.rows_per_shard,
-            specials: coda_shards::Specials {
-                eos: plan.specials.eos,
-                pad: plan.specials.pad,
-                mask: plan.specials.mask,
-            },
-            tokenizer: options.tokenizer.to_owned(),
-            manifest_hash: options.recipe.clone(),
-            sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
-            replace: false,
+    let writer_options = WriterOptions {
+        row_length: plan.row_length,
+        rows_per_shard: options.rows_per_shard,
+        specials: coda_shards::Specials {
+            eos: plan.specials.eos,
+            pad: plan.specials.pad,
+            mask: plan.specials.mask,
         },
-    )?;
-    let mut reports = Vec::with_capacity(plan.sources.len());
-    for (number, source) in (0..).zip(&plan.sources) {
-        let mut rows = Rows { writer: &mut writer, name: &source.name, number, ordinal: 0 };
-        reports.push(run_source(source, &line, &mut rows).map_err(from_pipeline)?);
+        tokenizer: options.tokenizer.to_owned(),
+        manifest_hash: options.recipe.clone(),
+        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+        replace: false,
+    };
+    let (mut writer, noted) = if anew {
+        (ShardWriter::create(dir, writer_options)?, None)
+    } else {
+        ShardWriter::resume(dir, writer_options)?
+    };
+    let (mut reports, mut current) = (Vec::with_capacity(plan.sources.len()), None);
+    if let Some(noted) = noted {
+        let noted = BuildProgress::read(dir, noted)?;
+        (reports, current) = (noted.finished, Some(noted.current));
+        options.progress.skip_to(bytes_before(plan, reports.len(), current.as_ref()));
+        options.progress.say(&format!("going on behind row {}", writer.rows()));
+    }
+    let counted = reports.iter().chain(current.as_ref().map(|current| &current.report));
+    let tokens_before = counted.map(|report| report.tokens).sum();
+    for (number, source) in (0..).zip(&plan.sources).skip(reports.len()) {
+        let from = current.take();
+        let ordinal = from.as_ref().map_or(0, |from| from.report.rows);
+        let (writer, finished, name) = (&mut writer, &reports, &source.name);
+        let mut rows = Rows { writer, finished, name, number, ordinal };
+        let report = run_source(source, &line, &mut rows, from).map_err(from_pipeline)?;
+        reports.push(report);
     }
     let entries = plan
         .sources
@@ -133,7 +214,28 @@ fn write(plan: &Plan, options: &BuildOptions<'_>, dir: &Path) -> Result<Built, B
             drops: report.drops.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
         })
         .collect();
-    Ok(Built { index: writer.finish(entries)?, reports })
+    Ok(Built { index: writer.finish(entries)?, reports, tokens_before })
+}
+
+impl BuildProgress {
+    fn read(dir: &Path, noted: serde_json::Value) -> Result<Self, BuildError> {
+        serde_json::from_value(noted).map_err(|error| {
+            BuildError::Shards(ShardError::Damaged {
+                file: dir.to_owned(),
+                place: "the note of its progress".to_owned(),
+                problem: error.to_string(),
+            })
+        })
+    }
+}
+
+/// Bytes of the files that are not read again when a build goes on.
+fn bytes_before(plan: &Plan, finished: usize, current: Option<&SourceProgress>) -> u64 {
+    let whole = plan.sources.iter().take(finished).flat_map(|source| &source.files);
+    let file = current.map_or(0, |current| current.place.file);
+    let file = if file == Place::END { usize::MAX } else { file as usize };
+    let begun = plan.sources.get(finished).map_or(&[][..], |source| &source.files);
+    whole.chain(begun.iter().take(file)).map(|file| file.bytes).sum()
 }
 
 /// Brings a [`ShardError`] back that went through the pipeline as any error.
@@ -148,13 +250,15 @@ fn from_pipeline(error: PipelineError) -> BuildError {
 /// Gives the rows of one source their keys and writes them.
 struct Rows<'a> {
     writer: &'a mut ShardWriter,
+    /// The reports of the sources before.
+    finished: &'a [SourceReport],
     name: &'a str,
     number: u16,
     ordinal: u64,
 }
 
 impl Commit for Rows<'_> {
-    fn row(&mut self, row: PackedRow) -> Result<(), CommitError> {
+    fn row(&mut self, row: PackedRow) -> Result<bool, CommitError> {
         // Blocks (S3) may lie anywhere in a packed row, in a conversation only in the answer.
         let end = if row.prefix_len == 0 { length(row.tokens.len()) } else { row.valid_len };
         let span = Span { start: row.prefix_len, len: end - row.prefix_len };
@@ -167,9 +271,14 @@ impl Commit for Rows<'_> {
             valid_len: row.valid_len,
             maskable: if span.len > 0 { vec![span] } else { Vec::new() },
         };
-        self.writer.push(&row)?;
+        let complete = self.writer.push(&row)?;
         self.ordinal += 1;
-        Ok(())
+        Ok(complete)
+    }
+
+    fn note(&mut self, current: SourceProgress) -> Result<(), CommitError> {
+        let progress = BuildProgress { finished: self.finished.to_vec(), current };
+        Ok(self.writer.save(serde_json::to_value(progress)?)?)
     }
 
     fn reject(&mut self, reject: Reject) -> Result<(), CommitError> {

@@ -20,6 +20,7 @@ pub mod estimate;
 pub mod pack;
 pub mod pipeline;
 pub mod plan;
+mod reason;
 pub mod record;
 pub mod reject;
 pub mod source;

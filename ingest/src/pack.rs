@@ -5,9 +5,10 @@
 //! post-training: one conversation a row, padded.
 
 use crate::tokenize::ChatRow;
+use serde::{Deserialize, Serialize};
 
 /// One row of `row_length` tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackedRow {
     /// The ids, padding included.
     pub tokens: Vec<u32>,
@@ -25,6 +26,7 @@ pub struct PackedRow {
 pub struct Packer {
     row_length: usize,
     pad: u32,
+    /// The row that is not full yet; without tokens there is none.
     row: PackedRow,
 }
 
@@ -35,44 +37,51 @@ impl Packer {
         Self { row_length: row_length.max(1) as usize, pad, row: PackedRow::default() }
     }
 
-    /// Adds a document, its end token included, and hands out every row that is full.
+    /// Takes as much of a document (its end token included) as belongs to rows up to the next one
+    /// that is full, and hands that out. What it has not taken is in `rest`; call it until nothing
+    /// is.
     ///
-    /// # Errors
-    /// What `emit` returns.
-    pub fn push<E>(
-        &mut self,
-        document: &[u32],
-        mut emit: impl FnMut(PackedRow) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut rest = document;
-        while !rest.is_empty() {
-            if self.row.tokens.capacity() == 0 {
-                self.row.tokens.reserve_exact(self.row_length);
-            }
-            self.row.segments.push(length(self.row.tokens.len()));
-            let room = self.row_length - self.row.tokens.len();
-            let (now, later) = rest.split_at(rest.len().min(room));
-            self.row.tokens.extend_from_slice(now);
-            rest = later;
-            if self.row.tokens.len() == self.row_length {
-                let mut full = std::mem::take(&mut self.row);
-                full.valid_len = length(self.row_length);
-                emit(full)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The last row, padded, if anything is left.
-    #[must_use]
-    pub fn finish(mut self) -> Option<PackedRow> {
-        if self.row.tokens.is_empty() {
+    /// Between two calls, [`Packer::open_rows`] and `rest` are the whole state.
+    pub fn add(&mut self, rest: &mut &[u32]) -> Option<PackedRow> {
+        if rest.is_empty() {
             return None;
         }
-        self.row.valid_len = length(self.row.tokens.len());
-        self.row.tokens.resize(self.row_length, self.pad);
-        Some(self.row)
+        if self.row.tokens.capacity() == 0 {
+            self.row.tokens.reserve_exact(self.row_length);
+        }
+        self.row.segments.push(length(self.row.tokens.len()));
+        let room = self.row_length - self.row.tokens.len();
+        let (now, later) = rest.split_at(rest.len().min(room));
+        self.row.tokens.extend_from_slice(now);
+        *rest = later;
+        let full = self.row.tokens.len() == self.row_length;
+        full.then(|| padded(std::mem::take(&mut self.row), self.row_length, self.pad))
     }
+
+    /// After the last document: the next of the rows that are not full, padded.
+    pub fn end(&mut self) -> Option<PackedRow> {
+        let left = !self.row.tokens.is_empty();
+        left.then(|| padded(std::mem::take(&mut self.row), self.row_length, self.pad))
+    }
+
+    /// The rows that are not full yet, not padded.
+    #[must_use]
+    pub fn open_rows(&self) -> Vec<PackedRow> {
+        if self.row.tokens.is_empty() { Vec::new() } else { vec![self.row.clone()] }
+    }
+
+    /// Goes on with the rows that were not full.
+    #[must_use]
+    pub fn with_open_rows(mut self, rows: Vec<PackedRow>) -> Self {
+        self.row = rows.into_iter().next().unwrap_or_default();
+        self
+    }
+}
+
+fn padded(mut row: PackedRow, row_length: usize, pad: u32) -> PackedRow {
+    row.valid_len = length(row.tokens.len());
+    row.tokens.resize(row_length, pad);
+    row
 }
 
 /// What happens to a conversation that is longer than a row.
@@ -116,7 +125,6 @@ mod tests {
     use super::{Overlong, PackedRow, Packer, chat_row};
     use crate::tokenize::ChatRow;
     use proptest::prelude::*;
-    use std::convert::Infallible;
 
     const PAD: u32 = 0;
     const EOS: u32 = 1;
@@ -125,13 +133,12 @@ mod tests {
         let mut packer = Packer::new(row_length, PAD);
         let mut rows = Vec::new();
         for document in documents {
-            let keep = |row| -> Result<(), Infallible> {
-                rows.push(row);
-                Ok(())
-            };
-            packer.push(document, keep).expect("infallible");
+            let mut rest = document.as_slice();
+            while !rest.is_empty() {
+                rows.extend(packer.add(&mut rest));
+            }
         }
-        rows.extend(packer.finish());
+        rows.extend(std::iter::from_fn(|| packer.end()));
         rows
     }
 

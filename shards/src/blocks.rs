@@ -1,5 +1,6 @@
 //! Checksums: BLAKE3 over the file, CRC-32C over every block of 1 MiB.
 
+use crate::index::FileEntry;
 use rayon::prelude::*;
 use std::io::{self, Write};
 
@@ -26,6 +27,21 @@ pub(crate) struct Summing<W> {
 impl<W: Write> Summing<W> {
     pub(crate) fn new(inner: W) -> Self {
         Self { inner, bytes: 0, hasher: blake3::Hasher::new(), crc32c: Vec::new(), in_block: BLOCK }
+    }
+
+    /// What has passed up to now.
+    pub(crate) fn so_far(&self) -> FileEntry {
+        FileEntry { bytes: self.bytes, blake3: self.hasher.finalize().to_hex().to_string() }
+    }
+
+    /// The same sums over another sink, for a file whose beginning was only read.
+    pub(crate) fn into<V: Write>(self, inner: V) -> Summing<V> {
+        let Self { bytes, hasher, crc32c, in_block, .. } = self;
+        Summing { inner, bytes, hasher, crc32c, in_block }
+    }
+
+    pub(crate) const fn get_ref(&self) -> &W {
+        &self.inner
     }
 
     pub(crate) fn finish(self) -> (W, Checksums) {

@@ -119,29 +119,56 @@ impl AtomicDir {
         self.dir.path()
     }
 
-    /// Forces every file to disk, gives the directory its name, and forces the name to disk.
-    ///
-    /// A directory of that name is first renamed to `.trash-…` and removed at the end; between the
-    /// two renames a crash leaves neither, but the old one still under its trash name.
+    /// Forces every file to disk, gives the directory its name ([`replace_dir`]).
     ///
     /// # Errors
     /// If any of these fails.
     pub fn commit(self) -> Result<(), FileError> {
-        let (target, parent) = (&self.target, parent(&self.target));
-        sync_tree(self.dir.path())?;
-        let old = if target.symlink_metadata().is_ok() { Some(to_trash(target)?) } else { None };
-        let renamed = fs::rename(self.dir.path(), target);
-        if let Err(error) = renamed {
-            if let Some(old) = &old {
-                // Best effort: the rename that failed is the error to report.
-                let _ = fs::rename(old, target);
-            }
-            return Err(FileError::new("write", target, error));
-        }
+        replace_dir(self.dir.path(), &self.target)?;
         let _ = self.dir.keep();
-        sync_dir(parent)?;
-        old.map_or(Ok(()), |old| remove_tree(&old))
+        Ok(())
     }
+}
+
+/// Forces every file of the directory `new` to disk, gives it the name `target` beside it, and
+/// forces the name to disk.
+///
+/// A directory of that name is first renamed to `.trash-…` and removed at the end; between the two
+/// renames a crash leaves neither, but the old one still under its trash name.
+///
+/// # Errors
+/// If any of these fails.
+pub fn replace_dir(new: &Path, target: &Path) -> Result<(), FileError> {
+    sync_tree(new)?;
+    let old = if target.symlink_metadata().is_ok() { Some(to_trash(target)?) } else { None };
+    if let Err(error) = fs::rename(new, target) {
+        if let Some(old) = &old {
+            // Best effort: the rename that failed is the error to report.
+            let _ = fs::rename(old, target);
+        }
+        return Err(FileError::new("write", target, error));
+    }
+    sync_dir(parent(target))?;
+    old.map_or(Ok(()), |old| remove_tree(&old))
+}
+
+/// Removes what [`replace_dir`] and [`remove_dir`] left beside `target` when they were killed: the
+/// former directories of that name, under their trash names.
+///
+/// # Errors
+/// If the parent cannot be read or a directory cannot be removed.
+pub fn remove_trash_of(target: &Path) -> Result<(), FileError> {
+    let (parent, prefix) = (parent(target), format!("{TRASH}{}-", name(target)));
+    if !parent.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(parent).map_err(|error| FileError::new("read", parent, error))? {
+        let entry = entry.map_err(|error| FileError::new("read", parent, error))?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory so that a crash never leaves half of it under its name.

@@ -42,6 +42,15 @@ pub enum ShardError {
         /// What is there.
         problem: String,
     },
+    /// An unfinished set of another build is there.
+    #[error(
+        "{} holds an unfinished shard set of another manifest or of other inputs",
+        dir.display()
+    )]
+    OtherBuild {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Another process is writing there.
     #[error("another process is writing a shard set into {}", dir.display())]
     Locked {
@@ -93,6 +102,7 @@ impl ShardError {
                 ErrorClass::Artefact
             }
             Self::Occupied { .. }
+            | Self::OtherBuild { .. }
             | Self::Locked { .. }
             | Self::BadRow { .. }
             | Self::Settings { .. }
@@ -120,6 +130,10 @@ impl ShardError {
                 "no shard set is there; build it with `coda-ingest --manifest …`, or check the path"
             }
             Self::Occupied { .. } => "choose another directory with --out",
+            Self::OtherBuild { .. } => {
+                "--force removes it and starts anew; --out writes elsewhere; the manifest that began \
+                 it goes on with it"
+            }
             Self::Locked { .. } => "wait for the other run to end, or choose another --out",
             Self::File(_)
             | Self::BadRow { .. }

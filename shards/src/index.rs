@@ -96,7 +96,7 @@ impl Totals {
 }
 
 /// One source and its rows, which are contiguous.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceEntry {
     /// The source's name in the manifest; every row key derives from it.

@@ -3,7 +3,8 @@
 //! A shard set is a directory: `index.json` (written last), `shard-00000.arrow …`, `tokenizer.json`,
 //! `rejects.jsonl` and `README.md`. `docs/shard-format.md` describes every byte of it.
 //!
-//! * [`ShardWriter`] streams rows into a new set; it holds at most one record batch.
+//! * [`ShardWriter`] streams rows into a new set; it holds at most one record batch. Stopped at any
+//!   moment, it goes on behind the last shard that it has noted.
 //! * [`ShardSet`] maps a set and hands out [`Row`]s that borrow from the mapping, without a copy.
 //! * [`verify()`] reads everything and names what is damaged, missing or surplus.
 //! * [`Order`] says which row a position of training reads, in O(1) and without any state.
@@ -15,9 +16,11 @@ mod blocks;
 mod card;
 pub mod commit;
 mod error;
+mod growing;
 mod index;
 mod lock;
 mod order;
+mod progress;
 mod reader;
 mod row;
 mod verify;
@@ -32,4 +35,4 @@ pub use order::{Order, OrderError, Position, SourceRange, held_out_rows};
 pub use reader::{Check, ShardSet};
 pub use row::{Row, RowBuf, Span, row_key};
 pub use verify::{Problem, VerifyReport, verify};
-pub use writer::{ShardWriter, SourceReport, WriterOptions};
+pub use writer::{ShardWriter, SourceReport, WriterOptions, tidy};

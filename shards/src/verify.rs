@@ -6,6 +6,7 @@ use crate::{
     commit::FileError,
     index::{FileEntry, INDEX_FILE},
     lock::LOCK_FILE,
+    progress::PROGRESS_FILE,
     reader::MappedShard,
     row::{Rules, row_key},
     writer::names,
@@ -108,6 +109,7 @@ fn surplus(dir: &Path, index: &Index) -> Result<Vec<Problem>, ShardError> {
     let known = |name: &str| {
         name == INDEX_FILE
             || name == LOCK_FILE
+            || name == PROGRESS_FILE
             || index.files.contains_key(name)
             || index.shards.iter().any(|shard| shard.file == name)
     };

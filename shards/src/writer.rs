@@ -6,17 +6,19 @@ use crate::{
     blocks::Summing,
     card,
     commit::{self, AtomicFile, FileError},
+    growing::{GrowingFile, PARTIAL},
     index::{
         FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, README_FILE, REJECTS_FILE, TOKENIZER_FILE,
     },
     lock::{DirLock, LOCK_FILE},
+    progress::{PROGRESS_FILE, Progress},
     row::{Rules, row_key},
 };
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -63,8 +65,8 @@ pub struct SourceReport {
 }
 
 /// Writes a shard set. Rows come in the order of their sources; `index.json` is written last, by
-/// [`ShardWriter::finish`]. Dropped before that, it leaves no finished set, and the next writer
-/// clears what is there.
+/// [`ShardWriter::finish`]. Dropped (or killed) before that, it leaves no finished set; the next
+/// writer clears what is there, or goes on behind the last [`ShardWriter::save`].
 pub struct ShardWriter {
     dir: PathBuf,
     lock: DirLock,
@@ -72,7 +74,7 @@ pub struct ShardWriter {
     index: Index,
     shard: Option<Shard>,
     columns: Columns,
-    rejects: Summing<AtomicFile>,
+    rejects: GrowingFile,
 }
 
 /// The shard that is being written.
@@ -83,7 +85,7 @@ struct Shard {
 }
 
 impl ShardWriter {
-    /// Starts a shard set in `dir`, which is made if need be.
+    /// Starts a shard set in `dir`, which is made if need be; what an unfinished one left is removed.
     ///
     /// # Errors
     /// If the options contradict themselves, if `dir` holds a finished set (and
@@ -91,28 +93,63 @@ impl ShardWriter {
     /// there, or if reading the tokenizer or writing fails.
     pub fn create(dir: impl AsRef<Path>, options: WriterOptions) -> Result<Self, ShardError> {
         let dir = dir.as_ref();
-        check(&options)?;
-        let tokenizer = fs::read(&options.tokenizer)
-            .map_err(|error| FileError::new("read", &options.tokenizer, error))?;
-        fs::create_dir_all(dir).map_err(|error| FileError::new("create", dir, error))?;
-        occupied(dir, options.replace)?;
-        let lock = DirLock::acquire(dir)?;
-        // Again under the lock: another writer may have finished in between.
-        occupied(dir, options.replace)?;
-        clear(dir)?;
-        let path = dir.join(TOKENIZER_FILE);
-        commit::write_atomic(&path, |file| file.write_all(&tokenizer))?;
-        let rejects = Summing::new(AtomicFile::create(&dir.join(REJECTS_FILE))?);
-        let index = start(options, &tokenizer);
+        let (lock, tokenizer) = enter(dir, &options)?;
+        clear(dir, &[])?;
+        Self::begin(dir, lock, options, &tokenizer)
+    }
+
+    /// Like [`ShardWriter::create`], but goes on with an unfinished set of the same options where
+    /// one is there. Then the second value is what the producer of the rows gave to the last
+    /// [`ShardWriter::save`]: the next row is the one after that.
+    ///
+    /// # Errors
+    /// As [`ShardWriter::create`], and [`ShardError::OtherBuild`] if the unfinished set has other
+    /// options, or [`ShardError::Damaged`] if a shard of it is not as it was written.
+    pub fn resume(
+        dir: impl AsRef<Path>,
+        options: WriterOptions,
+    ) -> Result<(Self, Option<serde_json::Value>), ShardError> {
+        let dir = dir.as_ref();
+        let (lock, tokenizer) = enter(dir, &options)?;
+        let Some(progress) = Progress::load(dir)? else {
+            clear(dir, &[])?;
+            return Ok((Self::begin(dir, lock, options, &tokenizer)?, None));
+        };
+        if !same_build(&progress.index, &start(options, &tokenizer)) {
+            return Err(ShardError::OtherBuild { dir: dir.to_path_buf() });
+        }
+        progress.check_shards(dir)?;
+        let rejects = GrowingFile::reopen(&dir.join(REJECTS_FILE), &progress.rejects)?;
+        let partial = format!("{PARTIAL}{REJECTS_FILE}");
+        let shards = progress.index.shards.iter().map(|shard| shard.file.as_str());
+        let kept: Vec<&str> =
+            shards.chain([PROGRESS_FILE, TOKENIZER_FILE, partial.as_str()]).collect();
+        clear(dir, &kept)?;
+        copy_tokenizer(dir, &tokenizer)?;
+        let Progress { index, producer, .. } = progress;
+        let columns = Columns::default();
+        let dir = dir.to_path_buf();
+        Ok((Self { dir, lock, index, shard: None, columns, rejects }, Some(producer)))
+    }
+
+    fn begin(
+        dir: &Path,
+        lock: DirLock,
+        options: WriterOptions,
+        tokenizer: &[u8],
+    ) -> Result<Self, ShardError> {
+        copy_tokenizer(dir, tokenizer)?;
+        let rejects = GrowingFile::create(&dir.join(REJECTS_FILE))?;
+        let index = start(options, tokenizer);
         let columns = Columns::default();
         Ok(Self { dir: dir.to_path_buf(), lock, index, shard: None, columns, rejects })
     }
 
-    /// Appends a row.
+    /// Appends a row. Says whether it has completed a shard: the moment for [`ShardWriter::save`].
     ///
     /// # Errors
     /// If the row breaks a rule of the format, or writing fails.
-    pub fn push(&mut self, row: &RowBuf) -> Result<(), ShardError> {
+    pub fn push(&mut self, row: &RowBuf) -> Result<bool, ShardError> {
         self.check_row(row)
             .map_err(|problem| ShardError::BadRow { row: self.index.rows, problem })?;
         let source = &mut self.index.sources[usize::from(row.source)];
@@ -128,10 +165,25 @@ impl ShardWriter {
             self.flush_batch()?;
         }
         let rows = self.shard.as_ref().map_or(0, |shard| shard.rows) + self.columns.rows() as u64;
-        if rows == u64::from(self.index.rows_per_shard) {
+        let complete = rows == u64::from(self.index.rows_per_shard);
+        if complete {
             self.close_shard()?;
         }
-        Ok(())
+        Ok(complete)
+    }
+
+    /// Notes that everything up to here is on disk, and where the producer of the rows stands, so
+    /// that [`ShardWriter::resume`] can go on from here. Only right after a completed shard.
+    ///
+    /// # Errors
+    /// If the last shard is not complete, or writing fails.
+    pub fn save(&mut self, producer: serde_json::Value) -> Result<(), ShardError> {
+        if self.shard.is_some() || self.columns.rows() > 0 {
+            let problem = "its progress was to be noted in the middle of a shard".to_owned();
+            return Err(ShardError::Settings { problem });
+        }
+        let rejects = self.rejects.save()?;
+        Ok(Progress { index: self.index.clone(), rejects, producer }.save(&self.dir)?)
     }
 
     /// Appends a line to `rejects.jsonl`: a record that was not taken in, and why.
@@ -159,10 +211,8 @@ impl ShardWriter {
     pub fn finish(mut self, reports: Vec<SourceReport>) -> Result<Index, ShardError> {
         self.close_shard()?;
         complete_sources(&mut self.index, reports)?;
-        let (rejects, sums) = self.rejects.finish();
-        rejects.commit()?;
-        let entry = FileEntry { bytes: sums.bytes, blake3: sums.blake3 };
-        self.index.files.insert(REJECTS_FILE.to_owned(), entry);
+        let rejects = self.rejects.commit()?;
+        self.index.files.insert(REJECTS_FILE.to_owned(), rejects);
         let readme = card::render(&self.index);
         let path = self.dir.join(README_FILE);
         commit::write_atomic(&path, |file| file.write_all(readme.as_bytes()))?;
@@ -171,6 +221,8 @@ impl ShardWriter {
         self.index.check().map_err(|problem| ShardError::Settings { problem })?;
         let bytes = self.index.to_bytes();
         commit::write_atomic(&self.dir.join(INDEX_FILE), |file| file.write_all(&bytes))?;
+        // With the index the set is finished; what follows a crash here, `tidy` does.
+        remove(&self.dir.join(PROGRESS_FILE))?;
         self.lock.release()?;
         Ok(self.index)
     }
@@ -260,18 +312,8 @@ fn check(options: &WriterOptions) -> Result<(), ShardError> {
 
 /// The index before the first row.
 fn start(options: WriterOptions, tokenizer: &[u8]) -> Index {
-    let sources = options.sources.into_iter().map(|name| SourceEntry {
-        name,
-        license: None,
-        documents: 0,
-        tokens: 0,
-        padding_tokens: 0,
-        rows: 0,
-        first_row: 0,
-        input_bytes: 0,
-        rejects: BTreeMap::new(),
-        drops: BTreeMap::new(),
-    });
+    let sources =
+        options.sources.into_iter().map(|name| SourceEntry { name, ..SourceEntry::default() });
     Index {
         format: FORMAT.to_owned(),
         format_version: FORMAT_VERSION,
@@ -330,19 +372,88 @@ fn occupied(dir: &Path, replace: bool) -> Result<(), ShardError> {
     }
 }
 
-/// Removes a former set or what a crash left of one; the index first, so that no half set looks
-/// finished.
-fn clear(dir: &Path) -> Result<(), ShardError> {
+/// Takes the lock on a directory that a set may go into, and reads the tokenizer for it.
+fn enter(dir: &Path, options: &WriterOptions) -> Result<(DirLock, Vec<u8>), ShardError> {
+    check(options)?;
+    let tokenizer = fs::read(&options.tokenizer)
+        .map_err(|error| FileError::new("read", &options.tokenizer, error))?;
+    fs::create_dir_all(dir).map_err(|error| FileError::new("create", dir, error))?;
+    occupied(dir, options.replace)?;
+    let lock = DirLock::acquire(dir)?;
+    // Again under the lock: another writer may have finished in between.
+    occupied(dir, options.replace)?;
+    Ok((lock, tokenizer))
+}
+
+/// Whether an unfinished set was begun with these options.
+fn same_build(unfinished: &Index, fresh: &Index) -> bool {
+    let settings = |index: &Index| Index {
+        rows: 0,
+        shards: Vec::new(),
+        sources: index
+            .sources
+            .iter()
+            .map(|source| SourceEntry { name: source.name.clone(), ..SourceEntry::default() })
+            .collect(),
+        ..index.clone()
+    };
+    settings(unfinished) == settings(fresh)
+}
+
+fn copy_tokenizer(dir: &Path, tokenizer: &[u8]) -> Result<(), FileError> {
+    let path = dir.join(TOKENIZER_FILE);
+    if fs::read(&path).is_ok_and(|found| found == tokenizer) {
+        return Ok(());
+    }
+    commit::write_atomic(&path, |file| file.write_all(tokenizer))
+}
+
+/// Removes what a run left that was stopped between the index and its own end. A set that somebody
+/// is still writing is left alone.
+///
+/// # Errors
+/// If the directory cannot be read or a file cannot be removed.
+pub fn tidy(dir: impl AsRef<Path>) -> Result<(), ShardError> {
+    let dir = dir.as_ref();
+    let left = |name: &str| {
+        name == PROGRESS_FILE || name.starts_with(PARTIAL) || name.starts_with(commit::TEMPORARY)
+    };
+    if !names(dir)?.iter().any(|name| name == LOCK_FILE || left(name)) {
+        return Ok(());
+    }
+    let lock = match DirLock::acquire(dir) {
+        Ok(lock) => lock,
+        Err(ShardError::Locked { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for name in names(dir)?.iter().filter(|name| left(name)) {
+        remove(&dir.join(name))?;
+    }
+    lock.release()
+}
+
+/// Removes a former set or what a crash left of one, but for what is kept; the index first, so that
+/// no half set looks finished.
+fn clear(dir: &Path, kept: &[&str]) -> Result<(), ShardError> {
     let mut names = names(dir)?;
+    names.retain(|name| name != LOCK_FILE && !kept.contains(&name.as_str()));
     names.sort_by_key(|name| name != INDEX_FILE);
-    for name in names.iter().filter(|name| *name != LOCK_FILE) {
-        let path = dir.join(name);
-        fs::remove_file(&path).map_err(|error| FileError::new("remove", &path, error))?;
+    for name in &names {
+        remove(&dir.join(name))?;
         if name == INDEX_FILE {
             commit::sync_dir(dir)?;
         }
     }
     Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::new("remove", path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
@@ -357,7 +468,9 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
 
 fn is_ours(name: &str) -> bool {
     let shard = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".arrow"));
-    [INDEX_FILE, LOCK_FILE, TOKENIZER_FILE, REJECTS_FILE, README_FILE].contains(&name)
+    [INDEX_FILE, LOCK_FILE, PROGRESS_FILE, TOKENIZER_FILE, REJECTS_FILE, README_FILE]
+        .contains(&name)
         || shard.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
         || name.starts_with(commit::TEMPORARY)
+        || name.starts_with(PARTIAL)
 }

@@ -173,3 +173,96 @@ fn a_directory_appears_whole_or_not_at_all() {
     remove_dir(&target).unwrap();
     assert_eq!(names(), 0);
 }
+
+/// Rows as far as the last completed shard, noted with the number of the row that comes next.
+fn stop_after(work: &Path, count: usize, start: &mut usize) {
+    let (mut writer, noted) =
+        ShardWriter::resume(work.join("set"), options(work, &["text"], 8, 2)).unwrap();
+    *start = noted.map_or(0, |at| usize::try_from(at.as_u64().unwrap()).unwrap());
+    let rows = rows(&SOURCES, 8);
+    for (number, row) in rows.iter().enumerate().skip(*start).take(count) {
+        writer.push_reject(&format!("before row {number}")).unwrap();
+        if writer.push(row).unwrap() {
+            writer.save(serde_json::json!(number + 1)).unwrap();
+        }
+    }
+    if *start + count >= rows.len() {
+        writer.finish(reports(&["text"])).unwrap();
+    }
+}
+
+#[test]
+fn a_stopped_writer_goes_on_behind_its_last_note() {
+    let whole = tempfile::tempdir().unwrap();
+    stop_after(whole.path(), 9, &mut 0);
+    let whole = tree(&whole.path().join("set"));
+    for first in 0..9 {
+        for second in 0..9 {
+            let work = tempfile::tempdir().unwrap();
+            let mut start = 0;
+            stop_after(work.path(), first, &mut start);
+            assert_eq!(start, 0);
+            stop_after(work.path(), second, &mut start);
+            assert_eq!(start, first / 2 * 2, "two rows a shard");
+            if !work.path().join("set/index.json").exists() {
+                stop_after(work.path(), 9, &mut start);
+            }
+            assert!(tree(&work.path().join("set")) == whole, "after {first} and {second} rows");
+        }
+    }
+}
+
+/// What the error must say, and the damage.
+type Damage = (&'static str, fn(&Path));
+
+#[test]
+fn an_unfinished_set_that_is_damaged_or_of_another_build_is_refused() {
+    let damages: [Damage; 5] = [
+        ("shard-00001.arrow", |dir| fs::remove_file(dir.join("shard-00001.arrow")).unwrap()),
+        ("block 0", |dir| {
+            let path = dir.join("shard-00000.arrow");
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[300] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }),
+        ("bytes", |dir| fs::write(dir.join("shard-00000.arrow"), b"short").unwrap()),
+        (".partial-rejects.jsonl", |dir| {
+            fs::write(dir.join(".partial-rejects.jsonl"), b"x").unwrap();
+        }),
+        (".progress.json", |dir| fs::write(dir.join(".progress.json"), b"{}").unwrap()),
+    ];
+    for (word, damage) in damages {
+        let work = tempfile::tempdir().unwrap();
+        stop_after(work.path(), 5, &mut 0);
+        let dir = work.path().join("set");
+        damage(&dir);
+        let before = tree(&dir);
+        let error = ShardWriter::resume(&dir, options(work.path(), &["text"], 8, 2)).err().unwrap();
+        assert!(matches!(error, ShardError::Damaged { .. }), "{word}: {error}");
+        assert!(error.to_string().contains(word), "{word}: {error}");
+        assert!(tree(&dir) == before, "{word}: nothing is touched");
+        // Starting anew is always possible.
+        ShardWriter::create(&dir, options(work.path(), &["text"], 8, 2)).unwrap();
+    }
+    let work = tempfile::tempdir().unwrap();
+    stop_after(work.path(), 5, &mut 0);
+    for other in [options(work.path(), &["code"], 8, 2), options(work.path(), &["text"], 8, 4)] {
+        let error = ShardWriter::resume(work.path().join("set"), other).err().unwrap();
+        assert!(matches!(error, ShardError::OtherBuild { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("--force"));
+    }
+}
+
+#[test]
+fn what_a_crash_left_behind_the_index_is_tidied() {
+    let work = tempfile::tempdir().unwrap();
+    write(work.path(), &SOURCES, 8, 2);
+    let dir = work.path().join("set");
+    let clean = tree(&dir);
+    for name in [".writing", ".progress.json", ".partial-rejects.jsonl", ".tmp-x"] {
+        fs::write(dir.join(name), b"left").unwrap();
+    }
+    coda_shards::tidy(&dir).unwrap();
+    assert!(tree(&dir) == clean);
+    coda_shards::tidy(&dir).unwrap();
+}

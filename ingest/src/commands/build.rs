@@ -6,12 +6,12 @@ use coda_cli::{
     Exit, Failure, Progress, ProgressArgs, human, print_json, print_text, signals::Stop,
 };
 use coda_ingest::{
-    build::{BuildError, BuildOptions, Built, build},
+    build::{BuildError, BuildOptions, Built, build, recover},
     pipeline::PipelineError,
     plan::{Plan, PlanError},
 };
 use coda_manifests::Manifest;
-use coda_shards::{INDEX_FILE, Index, ShardSet};
+use coda_shards::{INDEX_FILE, Index, ShardError, ShardSet};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ pub(crate) struct Build {
     #[arg(long)]
     dry_run: bool,
     /// Build even if a shard set is there and replace it; the old one stays until the new one is
-    /// complete.
+    /// complete. An unfinished one is begun anew.
     #[arg(long)]
     force: bool,
     /// Print the summary as JSON.
@@ -67,11 +67,12 @@ struct Summary {
 }
 
 impl Summary {
-    /// `fresh`: tokenized now; a set that was already there has no rate.
-    fn new(index: &Index, out: &Path, started: Instant, fresh: bool) -> Self {
+    /// Tokens that were there before this run have no rate.
+    fn new(index: &Index, out: &Path, started: Instant, built: Option<&Built>) -> Self {
         let totals = &index.totals;
         let seconds = started.elapsed().as_secs_f64();
-        let now = if fresh { totals.tokens } else { 0 };
+        let before = built.map_or(totals.tokens, |built| built.tokens_before);
+        let now = totals.tokens.saturating_sub(before);
         let shards: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
         let files: u64 = index.files.values().map(|file| file.bytes).sum();
         Self {
@@ -111,6 +112,7 @@ impl Build {
             return dry_run(&plan, &out, jobs, self.json);
         }
         let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
+        recover(&out).map_err(|e| build_failure(&e))?;
         if let Some(index) = self.already_there(&out, &recipe)? {
             return self.report(&index, &out, started, manifest.data.max_reject_rate, None);
         }
@@ -134,7 +136,8 @@ impl Build {
         let built = match built {
             Err(BuildError::Pipeline(PipelineError::Stopped)) => {
                 eprintln!(
-                    "stopped: no shard set was finished; run the same command to start again"
+                    "stopped: no shard set was finished; the same command goes on behind the last \
+                     finished shard"
                 );
                 return Ok(stop.requested().unwrap_or(Exit::Interrupted));
             }
@@ -171,7 +174,7 @@ impl Build {
         built: Option<&Built>,
     ) -> Result<Exit, Failure> {
         let fresh = built.is_some();
-        let summary = Summary::new(index, out, started, fresh);
+        let summary = Summary::new(index, out, started, built);
         if !fresh {
             eprintln!("{} is up to date: same manifest, tokenizer and inputs", out.display());
         }
@@ -263,7 +266,13 @@ pub(super) fn plan_failure(error: &PlanError) -> Failure {
 
 fn build_failure(error: &BuildError) -> Failure {
     match error {
+        BuildError::Shards(error @ ShardError::Damaged { .. }) => super::shard_failure(error)
+            .hint("this unfinished set cannot go on; --force begins it anew"),
         BuildError::Shards(error) => super::shard_failure(error),
+        BuildError::Pipeline(error @ PipelineError::Changed { .. }) => {
+            Failure::from_error(Exit::Incompatible, error)
+                .hint("--force begins anew with the files as they are now")
+        }
         BuildError::File(error) => super::file_failure(error),
         BuildError::Pipeline(_) | BuildError::Threads { .. } => {
             Failure::from_error(Exit::Io, error)

@@ -1,81 +1,157 @@
 //! Results in the order of the records: packed, counted, written.
 
 use super::{
-    Commit, CommitError, Line, PipelineError, SourcePlan, SourceReport,
+    Commit, CommitError, PipelineError, Place, SourceProgress, SourceReport,
     work::{Done, Outcome},
 };
 use crate::{
     decode::Location,
-    pack::{PackedRow, Packer, chat_row},
+    pack::{Overlong, PackedRow, Packer, chat_row},
     reject::Reject,
+    source::InputFile,
 };
-use std::sync::{
-    atomic::{AtomicBool, Ordering},
-    mpsc::Receiver,
+use std::{
+    path::PathBuf,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
 };
 
+/// What decides the rows of a source once its records have become ids.
+pub(super) struct RowPlan<'a> {
+    pub(super) name: &'a str,
+    pub(super) files: &'a [InputFile],
+    pub(super) budget: Option<u64>,
+    pub(super) row_length: u32,
+    pub(super) pad: u32,
+    pub(super) overlong: Overlong,
+}
+
+/// What comes out of the workers, in the order of the input.
+pub(super) enum Step {
+    /// The records of a batch.
+    Records(Done),
+    /// The input has ended; a channel that closes without it was cut off.
+    End,
+}
+
 pub(super) struct Committer<'a> {
-    plan: &'a SourcePlan,
-    line: &'a Line<'a>,
+    plan: &'a RowPlan<'a>,
     commit: &'a mut dyn Commit,
     packer: Packer,
     report: SourceReport,
+    place: Place,
+    /// How many ids of the first record are in rows already, after going on in the middle of one.
+    begun: Option<u64>,
 }
 
 impl<'a> Committer<'a> {
+    /// A committer for a source, from its start or from where it stood.
     pub(super) fn new(
-        plan: &'a SourcePlan,
-        line: &'a Line<'a>,
+        plan: &'a RowPlan<'a>,
         commit: &'a mut dyn Commit,
+        from: Option<SourceProgress>,
     ) -> Self {
-        let packer = Packer::new(line.row_length, line.specials.pad);
-        Self { plan, line, commit, packer, report: SourceReport::default() }
+        let packer = Packer::new(plan.row_length, plan.pad);
+        let Some(SourceProgress { place, open_rows, report }) = from else {
+            let (report, place) = (SourceReport::default(), Place::default());
+            return Self { plan, commit, packer, report, place, begun: None };
+        };
+        let packer = packer.with_open_rows(open_rows);
+        let begun = (place.file != Place::END).then_some(place.ids);
+        Self { plan, commit, packer, report, place, begun }
     }
 
     pub(super) fn run(
         mut self,
-        done: Receiver<Done>,
+        steps: Receiver<Step>,
         full: &AtomicBool,
     ) -> Result<SourceReport, PipelineError> {
-        'source: for done in done {
+        let mut ended = self.place.file == Place::END;
+        'source: for step in steps {
+            let Step::Records(done) = step else {
+                ended = true;
+                break;
+            };
             self.report.skipped_files += done.skipped;
             for (location, outcome) in done.records {
-                self.record(location, outcome).map_err(PipelineError::Commit)?;
+                self.record(location, outcome)?;
                 if self.plan.budget.is_some_and(|budget| self.report.tokens >= budget) {
                     self.report.budget_reached = true;
                     full.store(true, Ordering::Relaxed);
+                    ended = true;
                     break 'source;
                 }
             }
         }
-        let packer = std::mem::replace(&mut self.packer, Packer::new(1, 0));
-        if let Some(row) = packer.finish() {
-            write_row(self.commit, &mut self.report, row).map_err(PipelineError::Commit)?;
+        if !ended {
+            // Whoever cut the input off knows why, and says so instead.
+            return Err(PipelineError::Stopped);
+        }
+        if self.begun.is_some() {
+            return Err(self.changed(self.place.file));
+        }
+        self.place = Place { file: Place::END, records: 0, ids: 0 };
+        while let Some(row) = self.packer.end() {
+            self.row(row).map_err(PipelineError::Commit)?;
         }
         Ok(self.report)
     }
 
-    fn record(&mut self, location: Location, outcome: Outcome) -> Result<(), CommitError> {
-        let Self { plan, line, commit, packer, report } = self;
+    fn record(&mut self, location: Location, outcome: Outcome) -> Result<(), PipelineError> {
+        if location.file != self.place.file {
+            if self.begun.is_some() {
+                return Err(self.changed(self.place.file));
+            }
+            self.place = Place { file: location.file, records: 0, ids: 0 };
+        }
+        let begun = self.begun.take();
+        self.take(location, outcome, begun).map_err(PipelineError::Commit)?;
+        self.place.records += 1;
+        self.place.ids = 0;
+        Ok(())
+    }
+
+    /// One record. `begun`: it was counted before, and so many of its ids are in rows already.
+    fn take(
+        &mut self,
+        location: Location,
+        outcome: Outcome,
+        begun: Option<u64>,
+    ) -> Result<(), CommitError> {
+        let report = &mut self.report;
         match outcome {
             Outcome::Text { ids, bytes } => {
+                if begun.is_none() {
+                    report.documents += 1;
+                    report.text_bytes += bytes;
+                    report.tokens += ids.len() as u64;
+                }
+                let begun = usize::try_from(begun.unwrap_or(0)).unwrap_or(usize::MAX);
+                let mut rest = ids.get(begun..).unwrap_or_default();
+                while !rest.is_empty() {
+                    let row = self.packer.add(&mut rest);
+                    self.place.ids = (ids.len() - rest.len()) as u64;
+                    if let Some(row) = row {
+                        self.row(row)?;
+                    }
+                }
+            }
+            // Its one row is there already.
+            Outcome::Chat { .. } if begun.is_some() => {}
+            Outcome::Chat { row, bytes } => {
+                let RowPlan { row_length, pad, overlong, .. } = *self.plan;
+                let is_long = row.ids.len() > row_length as usize;
+                let Some(row) = chat_row(row, row_length, pad, overlong) else {
+                    report.overlong_dropped += 1;
+                    return Ok(());
+                };
                 report.documents += 1;
                 report.text_bytes += bytes;
-                report.tokens += ids.len() as u64;
-                packer.push(&ids, |row| write_row(&mut **commit, report, row))?;
-            }
-            Outcome::Chat { row, bytes } => {
-                let is_long = row.ids.len() > line.row_length as usize;
-                match chat_row(row, line.row_length, line.specials.pad, line.overlong) {
-                    Some(row) => {
-                        report.documents += 1;
-                        report.text_bytes += bytes;
-                        report.tokens += u64::from(row.valid_len);
-                        report.overlong_truncated += u64::from(is_long);
-                        write_row(&mut **commit, report, row)?;
-                    }
-                    None => report.overlong_dropped += 1,
-                }
+                report.tokens += u64::from(row.valid_len);
+                report.overlong_truncated += u64::from(is_long);
+                self.row(row)?;
             }
             Outcome::Dropped { reason } => {
                 report.dropped += 1;
@@ -84,20 +160,26 @@ impl<'a> Committer<'a> {
             Outcome::Rejected { fault, head } => {
                 report.rejected += 1;
                 *report.reasons.entry(fault.reason).or_default() += 1;
-                let file = &plan.files[location.file as usize];
-                commit.reject(Reject::new(&plan.name, file, location, fault, &head))?;
+                let file = &self.plan.files[location.file as usize];
+                self.commit.reject(Reject::new(self.plan.name, file, location, fault, &head))?;
             }
         }
         Ok(())
     }
-}
 
-fn write_row(
-    commit: &mut dyn Commit,
-    report: &mut SourceReport,
-    row: PackedRow,
-) -> Result<(), CommitError> {
-    report.rows += 1;
-    report.padding_tokens += row.tokens.len() as u64 - u64::from(row.valid_len);
-    commit.row(row)
+    fn row(&mut self, row: PackedRow) -> Result<(), CommitError> {
+        self.report.rows += 1;
+        self.report.padding_tokens += row.tokens.len() as u64 - u64::from(row.valid_len);
+        if self.commit.row(row)? {
+            let open_rows = self.packer.open_rows();
+            let report = self.report.clone();
+            self.commit.note(SourceProgress { place: self.place, open_rows, report })?;
+        }
+        Ok(())
+    }
+
+    fn changed(&self, file: u32) -> PipelineError {
+        let path = self.plan.files.get(file as usize).map_or_else(PathBuf::new, |f| f.path.clone());
+        PipelineError::Changed { path }
+    }
 }

@@ -4,9 +4,16 @@
 //! tokenized by the workers in parallel, results keep the order of the records. The committer packs
 //! and writes them in that order on a third thread. So the bytes written do not depend on the number
 //! of workers, and at most a handful of batches is in memory.
+//!
+//! Whenever the writing side says that everything so far is safe ([`Commit::row`]), the committer
+//! notes where it stands ([`SourceProgress`]); a source goes on from there by decoding the file at
+//! hand again and passing over the records before that place without tokenizing them.
 
 mod commit;
+mod progress;
 mod work;
+
+pub use progress::{Place, SourceProgress};
 
 use crate::{
     blobs::BlobStore,
@@ -18,8 +25,9 @@ use crate::{
     tokenize::{ChatEncoder, Encode, Specials},
 };
 use coda_cli::{Progress, signals::Stop};
-use commit::Committer;
+use commit::{Committer, RowPlan, Step};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     io,
@@ -73,11 +81,18 @@ pub struct Line<'a> {
 
 /// Where rows and rejects go, in order.
 pub trait Commit: Send {
-    /// Takes the next row of the source.
+    /// Takes the next row of the source. Says whether everything up to this row is on disk, so that
+    /// the progress should be noted.
     ///
     /// # Errors
     /// If it cannot be written.
-    fn row(&mut self, row: PackedRow) -> Result<(), CommitError>;
+    fn row(&mut self, row: PackedRow) -> Result<bool, CommitError>;
+
+    /// Notes where the source stands, right after a row that was answered with `true`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn note(&mut self, progress: SourceProgress) -> Result<(), CommitError>;
 
     /// Takes a reject.
     ///
@@ -90,17 +105,20 @@ pub trait Commit: Send {
 pub type CommitError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What came out of one source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SourceReport {
     /// Documents taken in.
     pub documents: u64,
     /// Records not taken in.
     pub rejected: u64,
     /// The same by reason.
+    #[serde(deserialize_with = "crate::reason::counts")]
     pub reasons: BTreeMap<&'static str, u64>,
     /// Usable records that a rule of the manifest left out.
     pub dropped: u64,
     /// The same by rule.
+    #[serde(deserialize_with = "crate::reason::counts")]
     pub drops: BTreeMap<&'static str, u64>,
     /// Conversations longer than a row, left out as the manifest says.
     pub overlong_dropped: u64,
@@ -134,12 +152,18 @@ pub enum PipelineError {
     /// Writing failed.
     #[error(transparent)]
     Commit(CommitError),
+    /// The build cannot go on where it stood: the file has other records now.
+    #[error("{} has changed since this build began", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A signal asked for the end.
     #[error("stopped by a signal")]
     Stopped,
 }
 
-/// Runs one source to its end or its budget.
+/// Runs one source to its end or its budget, from its start or from where it stood.
 ///
 /// # Errors
 /// If an input file cannot be read, a row cannot be written, or a signal came.
@@ -147,34 +171,45 @@ pub fn run_source(
     plan: &SourcePlan,
     line: &Line<'_>,
     commit: &mut dyn Commit,
+    from: Option<SourceProgress>,
 ) -> Result<SourceReport, PipelineError> {
+    let rows = RowPlan {
+        name: &plan.name,
+        files: &plan.files,
+        budget: plan.budget,
+        row_length: line.row_length,
+        pad: line.specials.pad,
+        overlong: line.overlong,
+    };
+    let place = from.as_ref().map(|from| from.place).unwrap_or_default();
     let full = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (to_workers, batches) = sync_channel(READ_AHEAD);
-        let (to_committer, done) = sync_channel(1);
+        let (to_committer, steps) = sync_channel(1);
         let reader = std::thread::Builder::new()
             .name(READER_THREAD.to_owned())
-            .spawn_scoped(scope, move || read(plan, line, &to_workers));
-        let full = &full;
-        let committer = scope.spawn(move || Committer::new(plan, line, commit).run(done, full));
-        work(plan, line, batches, &to_committer, full);
-        // The committer ends when nothing can come any more.
+            .spawn_scoped(scope, move || read(plan, line, place, &to_workers));
+        let (full, rows) = (&full, &rows);
+        let committer = scope.spawn(move || Committer::new(rows, commit, from).run(steps, full));
+        let all = work(plan, line, place, batches, &to_committer, full);
+        // A reader that still waits ends with its channel, which `work` has dropped.
+        let read = match reader {
+            Ok(reader) => reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(source) => {
+                Err(DecodeError::Read { path: PathBuf::from("(a thread for reading)"), source })
+            }
+        };
+        if all && read.is_ok() {
+            // Nobody is there to take it when the budget is reached.
+            let _ = to_committer.send(Step::End);
+        }
         drop(to_committer);
         let report = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let reader = reader.map_err(|source| PipelineError::Read {
-            path: PathBuf::from("(a thread for reading)"),
-            source,
-        })?;
-        let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let report = report?;
-        if line.stop.requested().is_some() {
-            return Err(PipelineError::Stopped);
-        }
-        match read {
-            Err(DecodeError::Read { path, source }) if !report.budget_reached => {
+        match (report, read) {
+            (Err(PipelineError::Stopped), Err(DecodeError::Read { path, source })) => {
                 Err(PipelineError::Read { path, source })
             }
-            _ => Ok(report),
+            (report, _) => report,
         }
     })
 }
@@ -185,11 +220,12 @@ pub const READER_THREAD: &str = "coda-reader";
 fn read(
     plan: &SourcePlan,
     line: &Line<'_>,
+    from: Place,
     to_workers: &SyncSender<Batch>,
 ) -> Result<(), DecodeError> {
     let mut options = line.decode.clone();
     options.columns = plan.extractor.columns().to_vec();
-    for (index, file) in (0..).zip(&plan.files) {
+    for (index, file) in (0..).zip(&plan.files).skip(from.file as usize) {
         let mut send = |batch| to_workers.send(batch).is_ok();
         let mut sink = BatchSink::new(&mut send);
         decode(file, index, &options, &mut sink)?;
@@ -198,25 +234,40 @@ fn read(
     Ok(())
 }
 
+/// Gives every batch to the workers; says whether all of them went through.
 fn work(
     plan: &SourcePlan,
     line: &Line<'_>,
+    from: Place,
     batches: Receiver<Batch>,
-    to_committer: &SyncSender<Done>,
+    to_committer: &SyncSender<Step>,
     full: &AtomicBool,
-) {
-    for batch in batches {
+) -> bool {
+    let mut behind = from.records;
+    for mut batch in batches {
         if full.load(Ordering::Relaxed) || line.stop.requested().is_some() {
-            return;
+            return false;
         }
+        behind -= pass_over(&mut batch, from.file, behind);
         if let Some(record) = batch.records.first() {
             line.progress.note(plan.files[record.location.file as usize].name.clone());
         }
         let encode = |record: &RawRecord| (record.location, encode(plan, line, &batch, record));
         let records = line.workers.install(|| batch.records.par_iter().map(encode).collect());
         line.progress.advance(batch.consumed);
-        if to_committer.send(Done { records, skipped: batch.skipped_files }).is_err() {
-            return;
+        let done = Done { records, skipped: batch.skipped_files };
+        if to_committer.send(Step::Records(done)).is_err() {
+            return false;
         }
     }
+    line.stop.requested().is_none()
+}
+
+/// Takes up to `most` records of `file` off the start of a batch: they are in rows already.
+fn pass_over(batch: &mut Batch, file: u32, most: u64) -> u64 {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let of_file = batch.records.iter().take_while(|record| record.location.file == file);
+    let count = of_file.take(most).count();
+    batch.records.drain(..count);
+    count as u64
 }

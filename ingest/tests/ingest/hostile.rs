@@ -4,7 +4,10 @@ use coda_cli::{Progress, ProgressArgs, ProgressMode, signals::Stop};
 use coda_ingest::{
     decode::{DecodeOptions, Limits},
     pack::{Overlong, PackedRow},
-    pipeline::{Commit, CommitError, Line, PipelineError, SourcePlan, SourceReport, run_source},
+    pipeline::{
+        Commit, CommitError, Line, PipelineError, SourcePlan, SourceProgress, SourceReport,
+        run_source,
+    },
     record::{Extractor, RecordShape},
     reject::Reject,
     source::Container,
@@ -32,9 +35,13 @@ struct Kept {
 }
 
 impl Commit for Kept {
-    fn row(&mut self, row: PackedRow) -> Result<(), CommitError> {
+    fn row(&mut self, row: PackedRow) -> Result<bool, CommitError> {
         self.rows.push(row);
-        Ok(())
+        Ok(false)
+    }
+
+    fn note(&mut self, _: SourceProgress) -> Result<(), CommitError> {
+        unreachable!("no row asks for it")
     }
     fn reject(&mut self, reject: Reject) -> Result<(), CommitError> {
         self.rejects.push(reject);
@@ -120,7 +127,7 @@ impl Setup {
             progress: &Progress::start(quiet, "test", "bytes", None),
             stop: &Stop::never(),
         };
-        let report = run_source(&plan, &line, &mut kept)?;
+        let report = run_source(&plan, &line, &mut kept, None)?;
         assert_eq!(report.rejected, kept.rejects.len() as u64);
         assert_eq!(report.rows, kept.rows.len() as u64);
         Ok((kept, report))

@@ -5,5 +5,7 @@ mod columns;
 mod command_line;
 mod common;
 mod hostile;
+mod killed;
 mod rendering;
+mod resuming;
 mod tokenizing;
