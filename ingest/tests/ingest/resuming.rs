@@ -71,6 +71,7 @@ impl Case {
             files: (0..files).map(file).collect(),
             extractor: Extractor::new(RecordShape::Text { field: "text".to_owned() }),
             chat: None,
+            blobs: None,
             budget: self.budget,
         };
         let workers =
