@@ -208,6 +208,7 @@ fn write(
         .map(|((source, license), report)| coda_shards::SourceReport {
             name: source.name.clone(),
             license: license.clone(),
+            origins: source.origins.clone(),
             documents: report.documents,
             input_bytes: report.text_bytes,
             rejects: report.reasons.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
@@ -306,6 +307,7 @@ impl Plan {
             row_length: self.row_length,
             overlong: self.overlong,
             decode: self.decode.clone(),
+            fetch: self.fetch.as_ref(),
             workers,
             progress,
             stop,

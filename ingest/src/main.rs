@@ -10,6 +10,7 @@ Examples:
   coda-ingest --manifest manifests/pretrain.yaml --dry-run
   coda-ingest --manifest manifests/pretrain.yaml --out shards/pre --jobs 8
   coda-ingest --manifest my.yaml data.row_length=1024 data.max_reject_rate=0.01
+  coda-ingest fetch --manifest manifests/pretrain.yaml
   coda-ingest inspect shards/pre --row 0 --text
   coda-ingest verify shards/pre
   coda-ingest train-tokenizer --input src/ --vocab-size 4096 --out tokenizer.json
@@ -34,6 +35,8 @@ enum Command {
     Inspect(commands::inspect::Inspect),
     /// Check every byte of a shard set against its checksums.
     Verify(commands::verify::Verify),
+    /// Fetch the remote files and blobs of a manifest ahead of a build.
+    Fetch(commands::fetch::Fetch),
     /// Train a byte-level BPE tokenizer on code and text.
     TrainTokenizer(commands::train::Train),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             None => cli.build.run(),
             Some(Command::Inspect(inspect)) => inspect.run(),
             Some(Command::Verify(verify)) => verify.run(),
+            Some(Command::Fetch(fetch)) => fetch.run(),
             Some(Command::TrainTokenizer(train)) => train.run(),
         }
     })

@@ -4,14 +4,17 @@
 use crate::{
     blobs::{BlobError, BlobStore},
     decode::{DecodeOptions, Limits},
+    fetch::{Address, FetchError, FetchOptions, Fetcher},
     pack::Overlong,
     pipeline::SourcePlan,
     record::{Extractor, RecordShape},
-    source::{Container, DigestError, Filters, SourceError, digest, list_files},
+    source::{
+        Container, DigestError, Filters, InputFile, SourceError, digest, list_files, list_remote,
+    },
     tokenize::{ChatEncoder, HfEncoder, SpecialNames, Specials, TokenizerError},
 };
 use coda_manifests::{Format, Manifest, PathError, Source, SourceKind};
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 /// Changes when the same manifest and inputs would give other rows than before.
 const INGEST_VERSION: u32 = 1;
@@ -32,8 +35,19 @@ pub struct Plan {
     pub overlong: Overlong,
     /// Caps for the decoders.
     pub decode: DecodeOptions,
+    /// What brings remote files, when there are any.
+    pub fetch: Option<Fetcher>,
     /// Hash of the manifest.
     pub manifest_hash: String,
+}
+
+/// What happens to addresses that cannot be listed, because no network or no credentials are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// They end the plan.
+    Refused,
+    /// They are noted in [`SourcePlan::unlisted`]: enough to look at, not to build from.
+    Noted,
 }
 
 /// Why a manifest cannot be carried out.
@@ -48,6 +62,9 @@ pub enum PlanError {
     /// A source has no files.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Remote files cannot be fetched here.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// An input cannot be read.
     #[error(transparent)]
     Digest(#[from] DigestError),
@@ -70,6 +87,7 @@ impl PlanError {
             Self::Path(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Source(error) => error.hint(),
+            Self::Fetch(error) => error.hint(),
             Self::Digest(_) | Self::Blobs(_) => None,
             Self::Fields { .. } => Some(
                 "for example `fields: {instruction: question, output: answer}` or \
@@ -85,6 +103,7 @@ impl PlanError {
         match self {
             Self::Path(error) => error.is_usage(),
             Self::Source(error) => error.is_usage(),
+            Self::Fetch(error) => error.is_usage(),
             Self::Digest(_) | Self::Blobs(_) => false,
             Self::Tokenizer(_) | Self::Fields { .. } => true,
         }
@@ -97,6 +116,14 @@ impl Plan {
     /// # Errors
     /// [`PlanError`].
     pub fn new(manifest: &Manifest) -> Result<Self, PlanError> {
+        Self::with(manifest, Unreachable::Refused)
+    }
+
+    /// Like [`Plan::new`]; says what happens to addresses that cannot be listed now.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn with(manifest: &Manifest, unreachable: Unreachable) -> Result<Self, PlanError> {
         let names = &manifest.tokenizer;
         let path = manifest.resolve(&names.path)?;
         let tokenizer = HfEncoder::load(&path, names.match_special_text)?;
@@ -106,10 +133,14 @@ impl Plan {
             mask: names.mask.clone(),
         })?;
         let data = &manifest.data;
+        let remote =
+            data.sources.iter().flat_map(|source| &source.paths).any(|path| Address::is_one(path));
+        let fetch = remote.then(|| fetcher(manifest, unreachable)).transpose()?;
+        let lister = Lister { manifest, fetch: fetch.as_ref(), unreachable };
         let sources = data
             .sources
             .iter()
-            .map(|source| plan_source(manifest, source, &tokenizer))
+            .map(|source| plan_source(&lister, source, &tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             specials,
@@ -125,6 +156,7 @@ impl Plan {
                 max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
                 limits: Limits::default(),
             },
+            fetch,
             manifest_hash: manifest.hash(),
             tokenizer,
         })
@@ -157,11 +189,87 @@ impl Plan {
     }
 }
 
+/// What fetches the remote files of a manifest.
+///
+/// # Errors
+/// If its cache may not be where the manifest says, or nothing can be fetched on this machine.
+pub fn fetcher(manifest: &Manifest, unreachable: Unreachable) -> Result<Fetcher, PlanError> {
+    let mut options =
+        FetchOptions { allow_http: manifest.data.allow_http, ..FetchOptions::default() };
+    if unreachable == Unreachable::Noted {
+        // Somebody looks; nothing is lost when an address stays silent.
+        options.attempts = 2;
+    }
+    Ok(Fetcher::new(&manifest.resolve(manifest.data.cache())?, options)?)
+}
+
+struct Lister<'a> {
+    manifest: &'a Manifest,
+    fetch: Option<&'a Fetcher>,
+    unreachable: Unreachable,
+}
+
+#[derive(Default)]
+struct Listed {
+    files: Vec<InputFile>,
+    origins: Vec<String>,
+    unlisted: Vec<(String, String)>,
+}
+
+impl Lister<'_> {
+    /// The files of a source, each once, in the order of its paths.
+    fn list(&self, source: &Source, filters: &Filters) -> Result<Listed, PlanError> {
+        let mut listed = Listed::default();
+        for text in &source.paths {
+            if let Some(fetch) = self.fetch.filter(|_| Address::is_one(text)) {
+                self.list_remote(source, text, filters, fetch, &mut listed)?;
+                continue;
+            }
+            let path = self.manifest.roots().resolve_glob(text)?;
+            let files = list_files(&source.name, &[path], filters)?;
+            // Folders and globs find links; each must lead to where the manifest may read.
+            for file in files.iter().filter(|file| file.path.is_symlink()) {
+                self.manifest.roots().admit(&file.path)?;
+            }
+            listed.files.extend(files);
+        }
+        let mut seen = HashSet::new();
+        listed.files.retain(|file| seen.insert(file.path.clone()));
+        Ok(listed)
+    }
+
+    fn list_remote(
+        &self,
+        source: &Source,
+        text: &str,
+        filters: &Filters,
+        fetch: &Fetcher,
+        listed: &mut Listed,
+    ) -> Result<(), PlanError> {
+        match list_remote(&source.name, text, filters, fetch) {
+            Ok((address, files)) => {
+                listed.origins.push(address.to_string());
+                listed.files.extend(files);
+                Ok(())
+            }
+            Err(SourceError::Remote { source: error, .. })
+                if self.unreachable == Unreachable::Noted && !error.is_usage() =>
+            {
+                let shown = Address::parse(text).map_or_else(|e| e.text, |a| a.to_string());
+                listed.unlisted.push((shown, error.to_string()));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 fn plan_source(
-    manifest: &Manifest,
+    lister: &Lister<'_>,
     source: &Source,
     tokenizer: &HfEncoder,
 ) -> Result<SourcePlan, PlanError> {
+    let manifest = lister.manifest;
     let filters = Filters {
         container: match source.format {
             Format::Auto => None,
@@ -176,16 +284,7 @@ fn plan_source(
         exclude: source.exclude.clone(),
         relative_to: manifest.roots().allowed().to_vec(),
     };
-    let paths = source
-        .paths
-        .iter()
-        .map(|path| manifest.roots().resolve_glob(path))
-        .collect::<Result<Vec<PathBuf>, _>>()?;
-    let files = list_files(&source.name, &paths, &filters)?;
-    // Folders and globs find links; each must lead to where the manifest may read.
-    for file in files.iter().filter(|file| file.path.is_symlink()) {
-        manifest.roots().admit(&file.path)?;
-    }
+    let Listed { files, origins, unlisted } = lister.list(source, &filters)?;
     let chat = match source.kind {
         SourceKind::Text => None,
         SourceKind::Sft => Some(ChatEncoder::new(tokenizer)?),
@@ -204,6 +303,8 @@ fn plan_source(
     Ok(SourcePlan {
         name: source.name.clone(),
         files,
+        origins,
+        unlisted,
         extractor: Extractor::new(shape),
         blobs,
         chat,

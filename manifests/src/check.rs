@@ -84,6 +84,9 @@ fn check_data(data: &Data, stage: Stage) -> Checked {
     require(data.max_document_bytes > 0, "data.max_document_bytes", || {
         "0 is not above 0".to_owned()
     })?;
+    require(data.cache.as_ref().is_none_or(|cache| !cache.is_empty()), "data.cache", || {
+        "it is empty".to_owned()
+    })?;
     share("data.held_out", data.held_out, true)?;
     share("data.max_reject_rate", data.max_reject_rate, false)?;
     require(!data.sources.is_empty(), "data.sources", || "there are no sources".to_owned())?;

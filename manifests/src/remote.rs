@@ -1,7 +1,10 @@
 //! What does not lie beside the manifest: paths that are addresses, and texts that are named by id.
 
+use crate::Data;
 use serde::{Deserialize, Serialize};
 
+/// Folder beside the manifest that remote files are fetched to.
+const CACHE: &str = ".cache/coda";
 /// Where Software Heritage publishes the content of its archive.
 pub const ARCHIVE_URL: &str = "https://softwareheritage.s3.amazonaws.com/content/";
 
@@ -28,6 +31,14 @@ fn default_id() -> String {
 
 fn default_url() -> String {
     ARCHIVE_URL.to_owned()
+}
+
+impl Data {
+    /// The folder that remote files are fetched to.
+    #[must_use]
+    pub fn cache(&self) -> &str {
+        self.cache.as_deref().unwrap_or(CACHE)
+    }
 }
 
 impl Blobs {

@@ -107,6 +107,12 @@ pub struct Data {
     /// What happens to conversations longer than a row; absent: as the profile says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlong: Option<Overlong>,
+    /// Folder that remote files are fetched to; absent: `.cache/coda` beside the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// Whether other machines may be asked without encryption.
+    #[serde(default)]
+    pub allow_http: bool,
     /// The sources, in the order in which they are ingested.
     pub sources: Vec<Source>,
 }
@@ -127,7 +133,7 @@ pub enum Overlong {
 pub struct Source {
     /// Its name: decides the random draws of its rows, so it must be unique.
     pub name: String,
-    /// Files, globs and folders.
+    /// Files, globs, folders, and addresses of the same.
     pub paths: Vec<String>,
     /// The container of its files.
     #[serde(default)]

@@ -54,6 +54,8 @@ fn everything() -> Manifest {
         max_reject_rate: 0.0,
         max_document_bytes: 1,
         overlong: Some(Overlong::Drop),
+        cache: some(),
+        allow_http: false,
         sources: vec![source],
     };
     manifest.curriculum = Curriculum {

@@ -49,6 +49,13 @@ pub(crate) fn render(index: &Index) -> String {
             source.rejected(),
         );
     }
+    let remote = index.sources.iter().filter(|source| !source.origins.is_empty());
+    for (number, source) in remote.enumerate() {
+        card.push_str(if number == 0 { "\n## Where it comes from\n\n" } else { "" });
+        let origins: Vec<String> =
+            source.origins.iter().map(|o| format!("`{}`", cell(o))).collect();
+        let _ = writeln!(card, "* {}: {}", cell(&source.name), origins.join(", "));
+    }
     card.push_str(
         "\n## Reading it\n\n\
          Every shard is an uncompressed Arrow IPC file; any Arrow reader maps it without a copy:\n\n\

@@ -120,6 +120,9 @@ pub struct SourceEntry {
     /// Usable records that a rule of the manifest left out, by rule. Absent when there are none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drops: BTreeMap<String, u64>,
+    /// The remote addresses that it was read from, with revisions settled. Absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
 }
 
 impl SourceEntry {

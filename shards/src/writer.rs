@@ -62,6 +62,8 @@ pub struct SourceReport {
     pub rejects: BTreeMap<String, u64>,
     /// Usable records that a rule of the manifest left out, by rule.
     pub drops: BTreeMap<String, u64>,
+    /// The remote addresses that it was read from, with revisions settled.
+    pub origins: Vec<String>,
 }
 
 /// Writes a shard set. Rows come in the order of their sources; `index.json` is written last, by
@@ -347,6 +349,7 @@ fn complete_sources(index: &mut Index, reports: Vec<SourceReport>) -> Result<(),
         source.input_bytes = report.input_bytes;
         source.rejects = report.rejects;
         source.drops = report.drops;
+        source.origins = report.origins;
     }
     index.totals = Totals::of(&index.sources);
     Ok(())

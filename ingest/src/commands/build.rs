@@ -8,7 +8,7 @@ use coda_cli::{
 use coda_ingest::{
     build::{BuildError, BuildOptions, Built, build, recover},
     pipeline::PipelineError,
-    plan::{Plan, PlanError},
+    plan::{Plan, PlanError, Unreachable},
 };
 use coda_manifests::Manifest;
 use coda_shards::{INDEX_FILE, Index, ShardError, ShardSet};
@@ -99,7 +99,8 @@ impl Build {
             let exit = if e.is_usage() { Exit::Usage } else { Exit::Io };
             Failure::from_error(exit, &e).maybe_hint(e.hint())
         })?;
-        let plan = Plan::new(&manifest).map_err(|e| plan_failure(&e))?;
+        let unreachable = if self.dry_run { Unreachable::Noted } else { Unreachable::Refused };
+        let plan = Plan::with(&manifest, unreachable).map_err(|e| plan_failure(&e))?;
         let out = match self.out.clone() {
             Some(out) => out,
             None => manifest
@@ -274,6 +275,9 @@ fn build_failure(error: &BuildError) -> Failure {
                 .hint("--force begins anew with the files as they are now")
         }
         BuildError::File(error) => super::file_failure(error),
+        BuildError::Pipeline(PipelineError::Fetch(error)) => {
+            Failure::from_error(Exit::Io, error).maybe_hint(error.hint())
+        }
         BuildError::Pipeline(_) | BuildError::Threads { .. } => {
             Failure::from_error(Exit::Io, error)
         }

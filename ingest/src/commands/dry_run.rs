@@ -24,6 +24,9 @@ struct DryRun<'a> {
     shard_set: String,
     row_length: u32,
     file_bytes: u64,
+    /// Bytes of remote files that are not in the cache.
+    #[serde(skip_serializing_if = "is_zero")]
+    fetch_bytes: u64,
     estimated_tokens: u64,
     estimated_rows: u64,
     estimated_output_bytes: u64,
@@ -35,11 +38,36 @@ struct SourceView<'a> {
     name: &'a str,
     files: Vec<FileView<'a>>,
     file_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    fetch_bytes: u64,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    origins: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unlisted: Vec<Unlisted<'a>>,
     formats: BTreeSet<&'static str>,
     token_budget: Option<u64>,
     sampled_documents: u64,
     sampled_rejects: BTreeMap<&'static str, u64>,
     estimated_tokens: Option<u64>,
+    /// Present where a ratio stands for a sample: no file of the source is here.
+    #[serde(skip_serializing_if = "is_false")]
+    estimated_by_ratio: bool,
+}
+
+#[derive(Serialize)]
+struct Unlisted<'a> {
+    address: &'a str,
+    reason: &'a str,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize)]
@@ -62,7 +90,7 @@ pub(super) fn dry_run(plan: &Plan, out: &Path, jobs: usize, json: bool) -> Resul
         if sample.sampled_documents == 0 && problem.is_none() {
             problem = nothing_usable(source, &sample);
         }
-        views.push(view(source, sample));
+        views.push(view(plan, source, sample));
     }
     let tokens = views.iter().filter_map(|view| view.estimated_tokens).sum::<u64>();
     let rows = tokens.div_ceil(u64::from(plan.row_length));
@@ -70,6 +98,7 @@ pub(super) fn dry_run(plan: &Plan, out: &Path, jobs: usize, json: bool) -> Resul
         shard_set: out.display().to_string(),
         row_length: plan.row_length,
         file_bytes: plan.file_bytes(),
+        fetch_bytes: views.iter().map(|view| view.fetch_bytes).sum(),
         estimated_tokens: tokens,
         estimated_rows: rows,
         estimated_output_bytes: rows * u64::from(plan.row_length) * 4,
@@ -83,22 +112,34 @@ pub(super) fn dry_run(plan: &Plan, out: &Path, jobs: usize, json: bool) -> Resul
     problem.map_or(Ok(Exit::Done), Err)
 }
 
-fn view(source: &SourcePlan, sample: Estimate) -> SourceView<'_> {
+fn view<'a>(plan: &'a Plan, source: &'a SourcePlan, sample: Estimate) -> SourceView<'a> {
+    let to_fetch = source.files.iter().filter(|file| {
+        let there = |origin| plan.fetch.as_ref().is_some_and(|f| f.has(origin, file.bytes));
+        file.origin.as_deref().is_some_and(|origin| !there(origin))
+    });
+    let unlisted = source.unlisted.iter();
     SourceView {
         name: &source.name,
         files: source.files.iter().map(|f| FileView { name: &f.name, bytes: f.bytes }).collect(),
         file_bytes: source.files.iter().map(|file| file.bytes).sum(),
+        fetch_bytes: to_fetch.map(|file| file.bytes).sum(),
+        origins: &source.origins,
+        unlisted: unlisted.map(|(address, reason)| Unlisted { address, reason }).collect(),
         formats: source.files.iter().map(|file| file.container.name()).collect(),
         token_budget: source.budget,
         sampled_documents: sample.sampled_documents,
         sampled_rejects: sample.sampled_rejects,
         estimated_tokens: sample.tokens,
+        estimated_by_ratio: sample.by_ratio,
     }
 }
 
 /// Every sampled record was unusable: most likely the manifest names a wrong field.
 fn nothing_usable(source: &SourcePlan, sample: &Estimate) -> Option<Failure> {
     let example = sample.reject_example.as_ref()?;
+    if sample.sampled_rejects.keys().eq(&["missing_blob"]) {
+        return None;
+    }
     Some(
         Failure::usage(format!(
             "source {:?}: none of the sampled records is usable: {example}",
@@ -123,13 +164,25 @@ fn render(dry: &DryRun<'_>) -> String {
         match source.estimated_tokens {
             Some(tokens) => {
                 let _ = write!(out, ", about {} tokens", human::count(tokens));
+                if source.estimated_by_ratio {
+                    out.push_str(" (not sampled: by size alone)");
+                }
+            }
+            None if source.estimated_by_ratio || source.files.is_empty() => {
+                out.push_str(", not sampled");
             }
             None => out.push_str(", no usable record in the sample"),
         }
         if let Some(budget) = source.token_budget {
             let _ = write!(out, " (budget {})", human::count(budget));
         }
+        if source.fetch_bytes > 0 {
+            let _ = write!(out, ", {} to fetch", human::bytes(source.fetch_bytes));
+        }
         out.push('\n');
+        for unlisted in &source.unlisted {
+            let _ = writeln!(out, "    not listed: {}", unlisted.reason);
+        }
         for (reason, count) in &source.sampled_rejects {
             let seen = source.sampled_documents;
             let _ = writeln!(out, "    {count} rejected in the sample of {seen}: {reason}");
@@ -150,5 +203,9 @@ fn render(dry: &DryRun<'_>) -> String {
         dry.row_length,
         human::bytes(dry.estimated_output_bytes),
     );
+    if dry.fetch_bytes > 0 {
+        let fetch = human::bytes(dry.fetch_bytes);
+        let _ = writeln!(out, "{fetch} would be fetched first (`coda-ingest fetch` does it ahead)");
+    }
     out
 }

@@ -18,6 +18,7 @@ pub use progress::{Place, SourceProgress};
 use crate::{
     blobs::BlobStore,
     decode::{Batch, BatchSink, DecodeError, DecodeOptions, RawRecord, decode},
+    fetch::{FetchError, Fetcher},
     pack::{Overlong, PackedRow},
     record::Extractor,
     reject::Reject,
@@ -49,6 +50,10 @@ pub struct SourcePlan {
     pub name: String,
     /// Its files, in order.
     pub files: Vec<InputFile>,
+    /// The addresses among its paths, with revisions settled.
+    pub origins: Vec<String>,
+    /// The addresses that could not be listed, with the reason; only in a plan that allows for it.
+    pub unlisted: Vec<(String, String)>,
     /// How records become documents.
     pub extractor: Extractor,
     /// Present when records name blobs: where these are.
@@ -73,6 +78,8 @@ pub struct Line<'a> {
     pub decode: DecodeOptions,
     /// The workers.
     pub workers: &'a rayon::ThreadPool,
+    /// What brings remote files.
+    pub fetch: Option<&'a Fetcher>,
     /// Bytes of input read.
     pub progress: &'a Progress,
     /// Whether somebody wants the run to end.
@@ -149,6 +156,9 @@ pub enum PipelineError {
         /// What the system said.
         source: io::Error,
     },
+    /// A remote file cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// Writing failed.
     #[error(transparent)]
     Commit(CommitError),
@@ -183,20 +193,21 @@ pub fn run_source(
     };
     let place = from.as_ref().map(|from| from.place).unwrap_or_default();
     let full = AtomicBool::new(false);
+    let full = &full;
     std::thread::scope(|scope| {
         let (to_workers, batches) = sync_channel(READ_AHEAD);
         let (to_committer, steps) = sync_channel(1);
         let reader = std::thread::Builder::new()
             .name(READER_THREAD.to_owned())
-            .spawn_scoped(scope, move || read(plan, line, place, &to_workers));
-        let (full, rows) = (&full, &rows);
+            .spawn_scoped(scope, move || read(plan, line, place, &to_workers, full));
+        let rows = &rows;
         let committer = scope.spawn(move || Committer::new(rows, commit, from).run(steps, full));
         let all = work(plan, line, place, batches, &to_committer, full);
         // A reader that still waits ends with its channel, which `work` has dropped.
         let read = match reader {
             Ok(reader) => reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Err(source) => {
-                Err(DecodeError::Read { path: PathBuf::from("(a thread for reading)"), source })
+                Err(PipelineError::Read { path: PathBuf::from("(a thread for reading)"), source })
             }
         };
         if all && read.is_ok() {
@@ -206,9 +217,7 @@ pub fn run_source(
         drop(to_committer);
         let report = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (report, read) {
-            (Err(PipelineError::Stopped), Err(DecodeError::Read { path, source })) => {
-                Err(PipelineError::Read { path, source })
-            }
+            (Err(PipelineError::Stopped), Err(error)) => Err(error),
             (report, _) => report,
         }
     })
@@ -222,14 +231,34 @@ fn read(
     line: &Line<'_>,
     from: Place,
     to_workers: &SyncSender<Batch>,
-) -> Result<(), DecodeError> {
+    full: &AtomicBool,
+) -> Result<(), PipelineError> {
+    let over = || full.load(Ordering::Relaxed) || line.stop.requested().is_some();
+    let mut ahead = line.fetch.map(|fetch| {
+        fetch.ahead(plan.files.get(from.file as usize..).unwrap_or_default(), Arc::new(|_| ()))
+    });
     let mut options = line.decode.clone();
     options.columns = plan.extractor.columns().to_vec();
     for (index, file) in (0..).zip(&plan.files).skip(from.file as usize) {
         let mut send = |batch| to_workers.send(batch).is_ok();
         let mut sink = BatchSink::new(&mut send);
-        decode(file, index, &options, &mut sink)?;
-        sink.flush()?;
+        if let Some(ahead) = &mut ahead {
+            line.progress.note(format!("fetching {}", file.name));
+            ahead.next(&over).map_err(|error| match error {
+                FetchError::Stopped => PipelineError::Stopped,
+                error => PipelineError::Fetch(error),
+            })?;
+        }
+        match decode(file, index, &options, &mut sink).and_then(|()| sink.flush()) {
+            Err(DecodeError::Read { path, source }) => {
+                return Err(PipelineError::Read { path, source });
+            }
+            // Nothing more is wanted. Damage was recorded where it was found.
+            Err(DecodeError::Closed | DecodeError::Damaged(_)) => {
+                return Err(PipelineError::Stopped);
+            }
+            Ok(()) => {}
+        }
     }
     Ok(())
 }

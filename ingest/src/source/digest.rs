@@ -26,7 +26,8 @@ pub struct DigestError {
     pub source: io::Error,
 }
 
-/// BLAKE3 over names, sizes and contents of `files`, in their order.
+/// BLAKE3 over names, sizes and contents of `files`, in their order. Of remote files, what identifies
+/// their content (a tag, a hash, a version) stands for it, so that nothing is fetched.
 ///
 /// Files above 4 MiB are sampled (32 windows of 128 KiB): a terabyte is recognised in seconds, and any
 /// change of a compressed file shifts what follows it. Only a change that keeps the size of a large
@@ -52,6 +53,11 @@ pub fn digest(files: &[InputFile]) -> Result<blake3::Hash, DigestError> {
 }
 
 fn digest_file(file: &InputFile) -> io::Result<blake3::Hash> {
+    if let Some(origin) = &file.origin {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"remote ").update(origin.identity().as_bytes());
+        return Ok(hasher.finalize());
+    }
     let mut reader = File::open(&file.path)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::new();
@@ -79,7 +85,13 @@ mod tests {
 
     fn file(path: &Path, name: &str) -> InputFile {
         let bytes = std::fs::metadata(path).expect("exists").len();
-        InputFile { path: path.into(), name: name.into(), container: Container::Jsonl, bytes }
+        InputFile {
+            path: path.into(),
+            name: name.into(),
+            container: Container::Jsonl,
+            bytes,
+            origin: None,
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Listing the files of a source.
 
 use super::{Container, InputFile, language::language_of};
+use crate::fetch::FetchError;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
     collections::HashSet,
@@ -70,6 +71,14 @@ pub enum SourceError {
         /// What the parser said.
         message: String,
     },
+    /// A remote path cannot be listed.
+    #[error("source {source_name:?}: cannot list a remote path")]
+    Remote {
+        /// The source.
+        source_name: String,
+        /// Why.
+        source: FetchError,
+    },
     /// The system refused.
     #[error("source {source_name:?}: cannot read {}", path.display())]
     Read {
@@ -94,6 +103,7 @@ impl SourceError {
             Self::Glob { .. } => Some(
                 "** matches folders at any depth, * within a name, {a,b} alternatives".to_owned(),
             ),
+            Self::Remote { source, .. } => source.hint(),
             Self::Read { .. } => None,
         }
     }
@@ -101,7 +111,11 @@ impl SourceError {
     /// Whether the manifest is wrong (as opposed to the disk).
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        !matches!(self, Self::Read { .. })
+        match self {
+            Self::Remote { source, .. } => source.is_usage(),
+            Self::Read { .. } => false,
+            _ => true,
+        }
     }
 }
 
@@ -132,10 +146,10 @@ pub fn list_files(
     Ok(files)
 }
 
-struct Lister<'a> {
-    source_name: &'a str,
-    filters: &'a Filters,
-    exclude: GlobSet,
+pub(super) struct Lister<'a> {
+    pub(super) source_name: &'a str,
+    pub(super) filters: &'a Filters,
+    pub(super) exclude: GlobSet,
 }
 
 impl Lister<'_> {
@@ -193,7 +207,7 @@ impl Lister<'_> {
     }
 
     /// Whether a file found in a folder is one of the container's.
-    fn belongs(&self, path: &Path, container: Container) -> bool {
+    pub(super) fn belongs(&self, path: &Path, container: Container) -> bool {
         let extension = extension(path);
         if !self.filters.extensions.is_empty() {
             let named = |e: &String| e.trim_start_matches('.').eq_ignore_ascii_case(&extension);
@@ -224,7 +238,8 @@ impl Lister<'_> {
             source,
         })?;
         let name = self.name_of(path);
-        files.push(InputFile { path: path.to_owned(), name, container, bytes: metadata.len() });
+        let (path, bytes) = (path.to_owned(), metadata.len());
+        files.push(InputFile { path, name, container, bytes, origin: None });
         Ok(())
     }
 
@@ -250,7 +265,7 @@ impl Lister<'_> {
     }
 }
 
-fn is_left_out(name: &str) -> bool {
+pub(super) fn is_left_out(name: &str) -> bool {
     name.starts_with('.') || LEFT_OUT.contains(&name)
 }
 
@@ -267,7 +282,7 @@ fn extension(path: &Path) -> String {
     }
 }
 
-fn container_of(path: &Path) -> Option<Container> {
+pub(super) fn container_of(path: &Path) -> Option<Container> {
     let extension = extension(path);
     Some(match extension.as_str() {
         "jsonl" | "ndjson" | "json" => Container::Jsonl,
@@ -292,7 +307,7 @@ fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
     Some((base, glob.to_string_lossy().into_owned()))
 }
 
-fn glob_set(source_name: &str, globs: &[String]) -> Result<GlobSet, SourceError> {
+pub(super) fn glob_set(source_name: &str, globs: &[String]) -> Result<GlobSet, SourceError> {
     let mut set = GlobSetBuilder::new();
     let error = |glob: &str, e: &globset::Error| SourceError::Glob {
         source_name: source_name.to_owned(),

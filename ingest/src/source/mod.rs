@@ -3,12 +3,15 @@
 mod digest;
 mod language;
 mod list;
+mod remote;
 
 pub use digest::{DigestError, digest};
 pub use language::{KNOWN_EXTENSIONS, language_of};
 pub use list::{Filters, SourceError, list_files};
+pub use remote::list_remote;
 
-use std::path::PathBuf;
+use crate::fetch::Origin;
+use std::{path::PathBuf, sync::Arc};
 
 /// How the records lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Container {
 /// One file of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputFile {
-    /// Where it is.
+    /// Where it is; a remote file once it was fetched.
     pub path: PathBuf,
     /// How it is named in the shard set: relative to the manifest where possible.
     pub name: String,
@@ -50,4 +53,6 @@ pub struct InputFile {
     pub container: Container,
     /// Its size when it was listed.
     pub bytes: u64,
+    /// Where it comes from, when it is remote.
+    pub origin: Option<Arc<Origin>>,
 }

@@ -55,5 +55,6 @@ pub(crate) fn options(vocab_size: usize) -> TrainOptions {
 /// A file as the lister would give it.
 pub(crate) fn input(path: &Path, container: Container) -> InputFile {
     let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
-    InputFile { path: path.to_owned(), name: path.display().to_string(), container, bytes }
+    let (path, name) = (path.to_owned(), path.display().to_string());
+    InputFile { path, name, container, bytes, origin: None }
 }

@@ -106,6 +106,8 @@ impl Setup {
             name: "source".to_owned(),
             files: files.iter().map(|(path, container)| common::input(path, *container)).collect(),
             extractor: Extractor::new(self.shape.clone()),
+            origins: Vec::new(),
+            unlisted: Vec::new(),
             blobs: None,
             chat: None,
             budget: self.budget,
@@ -114,6 +116,7 @@ impl Setup {
             rayon::ThreadPoolBuilder::new().num_threads(self.jobs).build().expect("threads");
         let quiet = ProgressArgs { progress: ProgressMode::None, quiet: true };
         let line = Line {
+            fetch: None,
             encoder: &Bytes,
             specials: SPECIALS,
             row_length: 16,

@@ -4,6 +4,7 @@ mod blobs;
 mod columns;
 mod command_line;
 mod common;
+mod fetching;
 mod hostile;
 mod killed;
 mod rendering;

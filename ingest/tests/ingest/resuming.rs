@@ -72,12 +72,15 @@ impl Case {
             extractor: Extractor::new(RecordShape::Text { field: "text".to_owned() }),
             chat: None,
             blobs: None,
+            origins: Vec::new(),
+            unlisted: Vec::new(),
             budget: self.budget,
         };
         let workers =
             rayon::ThreadPoolBuilder::new().num_threads(self.jobs).build().expect("threads");
         let quiet = ProgressArgs { progress: ProgressMode::None, quiet: true };
         let line = Line {
+            fetch: None,
             encoder: &Bytes,
             specials: Specials { eos: 256, pad: 257, mask: 258 },
             row_length: self.row_length,

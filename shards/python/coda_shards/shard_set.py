@@ -81,7 +81,7 @@ def _index(directory: Path) -> dict[str, Any]:
 
     sources = index["sources"]
     for source in sources:
-        has = SOURCE_KEYS + (["drops"] if source.get("drops") else [])
+        has = SOURCE_KEYS + [key for key in ("drops", "origins") if source.get(key)]
         same(f"{where}: keys of a source", list(source), has)
     totals = {
         key: sum(source[key] for source in sources)

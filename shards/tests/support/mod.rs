@@ -65,6 +65,7 @@ pub fn reports(names: &[&str]) -> Vec<SourceReport> {
         input_bytes: 700,
         rejects: BTreeMap::from([("not_utf8".to_owned(), 1)]),
         drops: BTreeMap::new(),
+        origins: Vec::new(),
     };
     names.iter().map(report).collect()
 }
