@@ -25,6 +25,7 @@ from coda_shards.difference import Difference, same
 from documents import check_packed, check_pairs
 from drawn import CASES, WEIGHTS, check_case, check_drawn
 from known_answers import check_known_answers
+from remote import check_remote
 from coda_shards.shard_set import ShardSet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,6 +95,8 @@ def check_built(folder: Path, work: Path) -> None:
     packed, pairs = check_files(work / "packed"), check_files(work / "pairs")
     check_texts(packed, pairs, corpus)
 
+    program = folder.resolve() / "coda-ingest"
+    say(check_remote(program, work.resolve(), packed, packed_manifest()))
     rows, positions = check_drawn(programs.draw, packed, pairs)
     say(f"draw: {rows} rows with {positions} masked positions are the same bit for bit")
     check_that_faults_show(programs, packed, corpus, work)

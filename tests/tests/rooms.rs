@@ -34,13 +34,18 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
-const CONFINED: [(&str, &[&str]); 6] = [
+const CONFINED: [(&str, &[&str]); 11] = [
     ("polars", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
     ("dfdx", &["coda-trainer"]),
     ("gemm", &["coda-trainer"]),
     ("tokenizers", &["coda-curriculum-cli", "coda-ingest", "coda-trainer"]),
     ("indicatif", &["coda-cli", "coda-ingest"]),
+    ("object_store", &["coda-ingest"]),
+    ("reqwest", &["coda-ingest"]),
+    ("ring", &["coda-ingest"]),
+    ("rustls", &["coda-ingest"]),
+    ("tokio", &["coda-ingest"]),
 ];
 
 fn metadata() -> Metadata {
