@@ -7,6 +7,7 @@ use super::{
 };
 use coda_shards::commit::{self, FileError};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
@@ -14,7 +15,7 @@ use std::{
 };
 
 /// What the hub says about a file's content, and what its cache calls the file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Sum {
     /// SHA-256 of the content, in hex: large files.
     Sha256(String),

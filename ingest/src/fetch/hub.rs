@@ -11,9 +11,9 @@ use super::{
     web::Web,
 };
 use coda_shards::commit;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 use walkdir::WalkDir;
@@ -29,11 +29,13 @@ pub(super) struct Hub {
     endpoint: String,
     token: Option<String>,
     cache: PathBuf,
+    /// Folder of listings: what a commit holds, also while only some of it is in the cache.
+    notes: PathBuf,
     offline: bool,
 }
 
 /// A file of a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HubFile {
     pub(super) path: String,
     pub(super) bytes: u64,
@@ -63,8 +65,8 @@ struct Revision {
 }
 
 impl Hub {
-    /// Reads the environment through `get`.
-    pub(super) fn from_env(get: &dyn Fn(&str) -> Option<String>) -> Self {
+    /// Reads the environment through `get`. Our own cache takes the listings.
+    pub(super) fn from_env(own: &Path, get: &dyn Fn(&str) -> Option<String>) -> Self {
         let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
         let user = || get("HOME").or_else(|| get("USERPROFILE")).unwrap_or_default();
         let home = get("HF_HOME").map_or_else(
@@ -87,6 +89,7 @@ impl Hub {
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            notes: own.join("hub"),
             cache: named.map_or_else(|| home.join("hub"), PathBuf::from),
             offline,
         }
@@ -144,25 +147,43 @@ impl Hub {
         Ok(answer.sha)
     }
 
+    /// Where the listing of a folder is noted: commits do not change, so it holds for ever.
+    fn note(&self, repository: &str, commit: &str, folder: &str, deep: bool) -> PathBuf {
+        let what = format!("{repository}\0{commit}\0{}\0{deep}", folder.trim_end_matches('/'));
+        self.notes.join(format!("{}.json", &blake3::hash(what.as_bytes()).to_hex()[..32]))
+    }
+
     /// All files below a folder of a commit, or the file of that name.
     pub(super) async fn list(
         &self,
         web: &Web,
         repository: &str,
-        commit: &str,
+        at: &str,
         folder: &str,
         deep: bool,
     ) -> Result<Vec<HubFile>, Problem> {
+        let note = self.note(repository, at, folder, deep);
         if self.offline {
-            return self.list_cached(repository, commit, folder, deep);
+            let noted = fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            return match noted {
+                Some(files) => Ok(files),
+                None => self.list_cached(repository, at, folder, deep),
+            };
         }
-        let base = format!("{}/api/datasets/{repository}/tree/{commit}", self.endpoint);
+        let base = format!("{}/api/datasets/{repository}/tree/{at}", self.endpoint);
         let folder = folder.trim_end_matches('/');
         let slash = if folder.is_empty() { "" } else { "/" };
         let mut next = Some(format!("{base}{slash}{}?recursive={deep}", quoted(folder, true)));
         let mut files = Vec::new();
         for _ in 0..MAX_PAGES {
-            let Some(url) = next else { return Ok(files) };
+            let Some(url) = next else {
+                // For later runs without the network. Not being able to note it is no fault.
+                let _ = fs::create_dir_all(&self.notes);
+                let _ = commit::write_atomic(&note, |out| {
+                    serde_json::to_writer(out, &files).map_err(io::Error::from)
+                });
+                return Ok(files);
+            };
             if !url.starts_with(&self.endpoint) {
                 let message = "the listing goes on at another server".to_owned();
                 return Err(Problem::Lasting(message));
@@ -311,7 +332,7 @@ mod tests {
         let get = |name: &str| {
             pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Hub::from_env(&get)
+        Hub::from_env(Path::new("own"), &get)
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Fetcher {
             options,
             cache: cache.to_owned(),
             web: Web::new(&options)?,
-            hub: Hub::from_env(env),
+            hub: Hub::from_env(cache, env),
             buckets: Mutex::new(HashMap::new()),
         };
         Ok(Self { inner: Arc::new(inner), runtime: Background(Some(runtime)) })

@@ -4,7 +4,7 @@ use super::{
     FetchOptions,
     address::Service,
     error::{Problem, told},
-    web::Opened,
+    web::{Opened, plain_tag},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::{
@@ -175,8 +175,9 @@ fn object(meta: &ObjectMeta) -> Object {
 }
 
 fn version(meta: &ObjectMeta) -> Option<String> {
-    let modified = || Some(format!("modified {}", meta.last_modified.to_rfc3339()));
-    meta.e_tag.clone().or_else(modified)
+    // Listings are finer than headers.
+    let modified = || Some(format!("modified {}", meta.last_modified.timestamp()));
+    meta.e_tag.as_deref().map(plain_tag).or_else(modified)
 }
 
 fn problem(error: &Error) -> Problem {

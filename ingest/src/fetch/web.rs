@@ -193,9 +193,14 @@ fn chain(error: &reqwest::Error) -> String {
 
 fn version(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // Weak tags are compared by servers only; here nothing better is to be had.
-    let etag = text(ETAG).map(|tag| tag.trim_start_matches("W/").to_owned());
+    let etag = text(ETAG).map(plain_tag);
     etag.or_else(|| text(LAST_MODIFIED).map(|time| format!("modified {time}")))
+}
+
+/// A tag as it is compared. Azure lists tags without the quotes that it answers with; and a weak one
+/// is better than none.
+pub(super) fn plain_tag(tag: &str) -> String {
+    tag.trim_start_matches("W/").trim_matches('"').to_owned()
 }
 
 /// `bytes 7-99/100` as the first byte and the size.
@@ -221,7 +226,7 @@ fn next_page(link: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{content_range, is_allowed, next_page, retry_after};
+    use super::{content_range, is_allowed, next_page, plain_tag, retry_after};
     use reqwest::{Url, header::HeaderMap};
     use std::time::Duration;
 
@@ -236,6 +241,7 @@ mod tests {
         assert_eq!(range("bytes 7-99/*"), Some((7, None)));
         assert_eq!(range("bytes */100"), None);
         assert_eq!(range("items 7-99/100"), None);
+        assert_eq!(["\"v\"", "W/\"v\"", "v"].map(plain_tag), ["v", "v", "v"]);
         let after = |text| retry_after(&headers("retry-after", text));
         assert_eq!(after("3"), Some(Duration::from_secs(3)));
         assert_eq!(after("Wed, 21 Oct 2026 07:28:00 GMT"), None);

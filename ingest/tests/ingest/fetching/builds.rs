@@ -331,3 +331,60 @@ fn a_dry_run_says_what_would_be_fetched_and_fetches_nothing() {
     let (code, told) = place.run(&["--manifest", "remote.yaml", "--dry-run"]);
     assert!(code == 0 && told.contains("not listed: http://127.0.0.1:9/x.jsonl"), "{told}");
 }
+
+#[test]
+fn a_build_from_the_hub_is_pinned_to_its_commit_and_works_offline() {
+    const TOKEN: &str = "hf_open-sesame";
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let place = Place::new();
+    let bytes = fs::read(place.path("files/a.jsonl")).expect("there");
+    let sum = super::hub::git_sum(&bytes);
+    let tree = json!([{"type": "file", "path": "data/a.jsonl", "size": bytes.len(), "oid": sum}]);
+    place
+        .server
+        .page(
+            "/api/datasets/org/name/revision/v1",
+            Page::Json(json!({"sha": COMMIT}).to_string(), None),
+        )
+        .page(
+            &format!("/api/datasets/org/name/tree/{COMMIT}/data"),
+            Page::Json(tree.to_string(), None),
+        )
+        .page(&format!("/datasets/org/name/resolve/{COMMIT}/data/a.jsonl"), Page::File(bytes, "x"));
+    place.manifest("remote", &["hf://datasets/org/name@v1/data/*.jsonl".to_owned()]);
+    place.manifest("local", &["files/a.jsonl".to_owned()]);
+    assert_eq!(place.run(&["--manifest", "local.yaml"]).0, 0);
+    let run = |arguments: &[&str], more: &[(&str, &str)]| {
+        let mut command = place.command(arguments);
+        command
+            .env("HF_ENDPOINT", place.server.url(""))
+            .env("HF_HOME", place.path("hf"))
+            .env_remove("HF_HUB_CACHE")
+            .env("HF_TOKEN", TOKEN)
+            .envs(more.iter().copied());
+        let Output { status, stdout, stderr } = command.output().expect("runs");
+        let told = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
+        assert!(!told.contains(TOKEN), "{told}");
+        (status.code().unwrap_or(-1), told.into_owned())
+    };
+    let (code, told) = run(&["--manifest", "remote.yaml", "--progress", "json"], &[]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(rows(&place.path("remote")), rows(&place.path("local")));
+    let index = place.index("remote");
+    let origin = format!("hf://datasets/org/name@{COMMIT}/data/*.jsonl");
+    assert_eq!(index["sources"][0]["origins"], json!([origin]));
+
+    let offline = [("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", "http://127.0.0.1:9")];
+    let (code, told) = run(&["--manifest", "remote.yaml", "--out", "again"], &offline);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(place.index("again"), index, "the same set to the byte");
+    let (code, told) = run(
+        &["--manifest", "remote.yaml", "data.sources.0.paths=[hf://datasets/org/name@v2/x]"],
+        &offline,
+    );
+    assert!(code == 3 && told.contains("HF_HUB_OFFLINE"), "{code}: {told}");
+    for name in super::files_below(place.folder.path()) {
+        let text = fs::read(place.path(&name)).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&text).contains(TOKEN), "the token is in {name}");
+    }
+}

@@ -25,7 +25,7 @@ fn hex(digest: &[u8]) -> String {
     })
 }
 
-fn git_sum(bytes: &[u8]) -> String {
+pub(super) fn git_sum(bytes: &[u8]) -> String {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     context.update(format!("blob {}\0", bytes.len()).as_bytes());
     context.update(bytes);
@@ -187,6 +187,20 @@ fn offline_only_the_cache_is_used_and_what_is_missing_is_named() {
     fetch(&offline, &cached).expect("in the cache");
     let error = list(&offline, "hf://datasets/org/name/data/z.jsonl").expect_err("not there");
     assert!(error.to_string().contains("data/z.jsonl"), "{error}");
+    // Without our note of the listing, as when Python filled the cache, its files are what there is.
+    fs::remove_dir_all(place.folder.path().join("own/hub")).expect("removed");
+    let cached = list(&offline, "hf://datasets/org/name/data/**").expect("in the cache");
+    assert_eq!(cached, all);
+    // With it, a file that was never fetched is missed.
+    place.server.requests();
+    assert_eq!(list(&online, "hf://datasets/org/name/data/**").expect("listed"), all);
+    place.server.requests();
+    let link = &all[1].path;
+    fs::remove_file(fs::canonicalize(link).expect("a blob")).expect("removed");
+    fs::remove_file(link).expect("removed");
+    assert_eq!(list(&offline, "hf://datasets/org/name/data/**").expect("noted"), all);
+    let error = fetch(&offline, &all).expect_err("one is missing").to_string();
+    assert!(error.contains("data/b.jsonl.gz") && error.contains("HF_HUB_OFFLINE"), "{error}");
     // Listed before, gone from the cache since.
     fs::remove_dir_all(place.hub().join("datasets--org--name/blobs")).expect("removed");
     let error = fetch(&offline, &all).expect_err("not there");

@@ -41,6 +41,9 @@ impl Request {
     }
 }
 
+/// Clients of buckets want to see one.
+const MODIFIED: &str = "Last-Modified: Tue, 24 Nov 2026 20:00:00 GMT";
+
 /// What the server gives under a path.
 #[derive(Clone, Debug)]
 pub(crate) enum Page {
@@ -188,7 +191,7 @@ fn reply(
         (Some(Page::Plain(content)), _) => (200, content),
         (Some(Page::File(content, tag)), fault) => {
             let tag = if fault == Some(&Fault::OtherTag) { "other" } else { tag };
-            let _ = write!(head, "ETag: \"{tag}\"\r\n");
+            let _ = write!(head, "ETag: \"{tag}\"\r\n{MODIFIED}\r\n");
             match request.range().filter(|_| fault != Some(&Fault::IgnoreRange)) {
                 Some(start) if start >= content.len() => (416, b""),
                 Some(start) => {
