@@ -14,7 +14,7 @@ use crate::{
     tokenize::{ChatEncoder, HfEncoder, SpecialNames, Specials, TokenizerError},
 };
 use coda_manifests::{Format, Manifest, PathError, Source, SourceKind};
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Changes when the same manifest and inputs would give other rows than before.
 const INGEST_VERSION: u32 = 1;
@@ -194,11 +194,15 @@ impl Plan {
 /// # Errors
 /// If its cache may not be where the manifest says, or nothing can be fetched on this machine.
 pub fn fetcher(manifest: &Manifest, unreachable: Unreachable) -> Result<Fetcher, PlanError> {
-    let mut options =
-        FetchOptions { allow_http: manifest.data.allow_http, ..FetchOptions::default() };
+    let mut options = FetchOptions {
+        allow_http: manifest.data.allow_http,
+        keep: manifest.data.keep_fetched.unwrap_or(true),
+        ..FetchOptions::default()
+    };
     if unreachable == Unreachable::Noted {
         // Somebody looks; nothing is lost when an address stays silent.
         options.attempts = 2;
+        options.stall = Duration::from_secs(10);
     }
     Ok(Fetcher::new(&manifest.resolve(manifest.data.cache())?, options)?)
 }

@@ -110,6 +110,9 @@ pub struct Data {
     /// Folder that remote files are fetched to; absent: `.cache/coda` beside the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
+    /// Whether fetched files stay in the cache after a build has read them; absent: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_fetched: Option<bool>,
     /// Whether other machines may be asked without encryption.
     #[serde(default)]
     pub allow_http: bool,

@@ -55,6 +55,7 @@ fn everything() -> Manifest {
         max_document_bytes: 1,
         overlong: Some(Overlong::Drop),
         cache: some(),
+        keep_fetched: Some(true),
         allow_http: false,
         sources: vec![source],
     };

@@ -2,7 +2,7 @@
 
 use super::{Fetcher, Inner, Origin, download::download, error::FetchError};
 use crate::source::InputFile;
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fs, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 /// How often a waiting reader looks whether a signal came.
@@ -57,6 +57,19 @@ impl Ahead {
                 }
             }
         })
+    }
+
+    /// A file was read to its end: where they are not kept, it is removed from our own cache. Only best
+    /// effort is made, as nothing depends on it but room.
+    pub fn has_read(&self, file: &InputFile) {
+        let Some(origin) = file.origin.as_deref().filter(|_| !self.inner.options.keep) else {
+            return;
+        };
+        let place = self.inner.place(origin, file.bytes);
+        if let (Some(note), None) = (&place.note, &place.link) {
+            let _ = fs::remove_file(&place.whole).and_then(|()| fs::remove_file(note));
+            let _ = place.whole.parent().map(fs::remove_dir);
+        }
     }
 
     /// Keeps as many on their way as may be.

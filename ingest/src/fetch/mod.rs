@@ -69,6 +69,8 @@ pub struct FetchOptions {
     pub pause: Duration,
     /// Whether other machines may be asked without encryption.
     pub allow_http: bool,
+    /// Whether files stay in the cache after they were read.
+    pub keep: bool,
 }
 
 impl Default for FetchOptions {
@@ -79,6 +81,7 @@ impl Default for FetchOptions {
             attempts: 8,
             pause: Duration::from_millis(500),
             allow_http: false,
+            keep: true,
         }
     }
 }

@@ -257,7 +257,7 @@ fn read(
             Err(DecodeError::Closed | DecodeError::Damaged(_)) => {
                 return Err(PipelineError::Stopped);
             }
-            Ok(()) => {}
+            Ok(()) => ahead.iter().for_each(|ahead| ahead.has_read(file)),
         }
     }
     Ok(())

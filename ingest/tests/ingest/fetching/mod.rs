@@ -23,6 +23,7 @@ pub(crate) const OPTIONS: FetchOptions = FetchOptions {
     attempts: 4,
     pause: Duration::from_millis(2),
     allow_http: false,
+    keep: true,
 };
 
 pub(crate) fn fetcher(cache: &Path) -> Fetcher {

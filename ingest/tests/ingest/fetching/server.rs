@@ -144,7 +144,7 @@ fn answer(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) -> std::io::Resu
             let Some((name, value)) = header.trim_end().split_once(": ") else { break };
             request.headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
-        let plain = request.path.split('?').next().unwrap_or_default().to_owned();
+        let plain = unquoted(request.path.split('?').next().unwrap_or_default());
         let (page, fault) = {
             let mut state = shared.0.lock().expect("no panic");
             let page = state.pages.get(&request.path).or_else(|| state.pages.get(&plain)).cloned();
@@ -159,6 +159,18 @@ fn answer(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) -> std::io::Resu
             return Ok(());
         }
     }
+}
+
+/// A path without its escapes: clients of buckets write `%2E` for a dot.
+fn unquoted(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at(2);
+        text.push(char::from(u8::from_str_radix(code, 16).expect("two digits")));
+        text.push_str(rest);
+    }
+    text
 }
 
 /// Writes one answer; false when the connection ends with it.
