@@ -306,6 +306,7 @@ impl Plan {
             specials: self.specials,
             row_length: self.row_length,
             overlong: self.overlong,
+            packing: self.packing,
             decode: self.decode.clone(),
             fetch: self.fetch.as_ref(),
             workers,

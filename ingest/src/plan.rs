@@ -13,7 +13,7 @@ use crate::{
     },
     tokenize::{ChatEncoder, HfEncoder, SpecialNames, Specials, TokenizerError},
 };
-use coda_manifests::{Format, Manifest, PathError, Source, SourceKind};
+use coda_manifests::{Format, Manifest, Packing, PathError, Source, SourceKind};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Changes when the same manifest and inputs would give other rows than before.
@@ -33,6 +33,8 @@ pub struct Plan {
     pub row_length: u32,
     /// What happens to long conversations.
     pub overlong: Overlong,
+    /// How documents become rows.
+    pub packing: Packing,
     /// Caps for the decoders.
     pub decode: DecodeOptions,
     /// What brings remote files, when there are any.
@@ -151,6 +153,7 @@ impl Plan {
                 coda_manifests::Overlong::Truncate => Overlong::Truncate,
                 coda_manifests::Overlong::Drop => Overlong::Drop,
             },
+            packing: data.packing,
             decode: DecodeOptions {
                 columns: Vec::new(),
                 max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),

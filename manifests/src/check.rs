@@ -1,7 +1,8 @@
 //! What the types alone cannot say about a manifest's values.
 
 use crate::{
-    ConditionedSpan, Curriculum, Data, Manifest, Model, Schedule, Source, SourceKind, Stage, Train,
+    ConditionedSpan, Curriculum, Data, Manifest, Model, Packing, Schedule, Source, SourceKind,
+    Stage, Train,
 };
 use std::collections::HashSet;
 
@@ -101,6 +102,22 @@ fn check_data(data: &Data, stage: Stage) -> Checked {
         })?;
         check_source(source, stage, &key)?;
     }
+    check_mixing(data)?;
+    require(stage != Stage::Post || data.packing == Packing::Concat, "data.packing", || {
+        "in stage post every conversation has a row of its own; nothing is packed".to_owned()
+    })
+}
+
+/// Weights are given for all sources or for none, and go without epochs.
+fn check_mixing(data: &Data) -> Checked {
+    if let Some(index) = data.sources.iter().position(|source| source.epochs.is_some()) {
+        let weighted = data.sources.iter().find(|source| source.weight.is_some());
+        require(weighted.is_none(), &format!("data.sources.{index}.epochs"), || {
+            let name = weighted.map_or("", |source| source.name.as_str());
+            format!("this source has epochs and {name:?} has a weight")
+        })
+        .map_err(|problem| problem.hint("epochs are weights in units of rows: give one kind"))?;
+    }
     let weighted = data.sources.iter().filter(|source| source.weight.is_some()).count();
     if let Some(index) = data.sources.iter().position(|source| source.weight.is_none()) {
         require(weighted == 0, &format!("data.sources.{index}.weight"), || {
@@ -119,6 +136,7 @@ fn check_source(source: &Source, stage: Stage, key: &impl Fn(&str) -> String) ->
         &key("weight"),
         || format!("{} is not above 0", source.weight.unwrap_or_default()),
     )?;
+    positive(&key("epochs"), source.epochs)?;
     require(source.tokens.is_none_or(|tokens| tokens.0 > 0), &key("tokens"), || {
         "a budget of 0 tokens leaves nothing of the source".to_owned()
     })?;

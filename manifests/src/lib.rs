@@ -33,6 +33,7 @@
 mod check;
 mod error;
 mod load;
+mod mixing;
 mod node;
 mod overrides;
 mod remote;
@@ -42,6 +43,7 @@ mod token_count;
 mod types;
 
 pub use error::{ManifestError, Place};
+pub use mixing::Packing;
 pub use remote::{ARCHIVE_URL, Blobs};
 pub use roots::{PathError, Roots};
 pub use schedule::Schedule;

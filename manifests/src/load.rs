@@ -3,7 +3,7 @@
 use crate::node::{Node, ReadError, ReadErrorKind, Value};
 use crate::{Blobs, Data, check, overrides};
 use crate::{
-    Manifest, ManifestError, Overlong, PathError, Place, Profile, Roots, Source, Tokenizer,
+    Manifest, ManifestError, Overlong, Packing, PathError, Place, Profile, Roots, Source, Tokenizer,
 };
 use serde::Serialize;
 use serde_saphyr::Spanned;
@@ -118,8 +118,9 @@ impl Manifest {
     }
 
     /// BLAKE3, as hex, of the keys that decide the bytes of the shard set: the control tokens, the
-    /// row length, the shard size, the document limit, the handling of long conversations and the
-    /// sources without their weights. Not the content of any file, and not where the output goes.
+    /// row length, the shard size, the document limit, the handling of long conversations, the packing
+    /// and the sources without their weights and epochs. Not the content of any file, and not where
+    /// the output goes.
     ///
     /// # Panics
     /// Never: every manifest is a tree of plain values.
@@ -133,6 +134,8 @@ impl Manifest {
             rows_per_shard: u32,
             max_document: u64,
             overlong: Overlong,
+            #[serde(skip_serializing_if = "Packing::is_default")]
+            packing: Packing,
             sources: Vec<&'a Source>,
         }
         let Data { row_length, rows_per_shard, max_document_bytes, .. } = self.data;
@@ -142,6 +145,7 @@ impl Manifest {
             .iter()
             .map(|source| Source {
                 weight: None,
+                epochs: None,
                 blobs: source.blobs.as_ref().map(Blobs::decisive),
                 ..source.clone()
             })
@@ -153,6 +157,7 @@ impl Manifest {
             rows_per_shard,
             max_document: max_document_bytes,
             overlong: self.overlong(),
+            packing: self.data.packing,
             sources: unweighted.iter().collect(),
         };
         let json = serde_json::to_vec(&decisive).expect("a manifest is a tree of plain values");

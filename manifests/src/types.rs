@@ -1,7 +1,7 @@
 //! The keys of a manifest as types. `docs/manifest.md` tells the same to users; a test holds the
 //! two together.
 
-use crate::{Blobs, Roots, Schedule, TokenCount, schedule};
+use crate::{Blobs, Packing, Roots, Schedule, TokenCount, schedule};
 use serde::{Deserialize, Serialize};
 
 /// A whole manifest: what to ingest, what the model sees, and how it is trained.
@@ -116,6 +116,9 @@ pub struct Data {
     /// Whether other machines may be asked without encryption.
     #[serde(default)]
     pub allow_http: bool,
+    /// How documents become rows.
+    #[serde(default, skip_serializing_if = "Packing::is_default")]
+    pub packing: Packing,
     /// The sources, in the order in which they are ingested.
     pub sources: Vec<Source>,
 }
@@ -171,6 +174,10 @@ pub struct Source {
     /// Mixing weight; absent in every source: in proportion to rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
+    /// How often the source is gone through while the whole is gone through once; absent in every
+    /// source: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
 }
 
 /// The container of a source's files.

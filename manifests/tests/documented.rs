@@ -3,7 +3,7 @@
 use coda_manifests::{
     Blobs, Checkpoint, ConditionedSpan, Curriculum, Data, Engine, Eval, Fields, Format,
     LearningRate, LrSchedule, Manifest, MasterWeights, Model, Optimizer, OptimizerKind, Overlong,
-    Recompute, Schedule, Source, SourceKind, TokenCount, Tokenizer, Train,
+    Packing, Recompute, Schedule, Source, SourceKind, TokenCount, Tokenizer, Train,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -45,6 +45,7 @@ fn everything() -> Manifest {
         license: some(),
         tokens: Some(TokenCount(1)),
         weight: Some(1.0),
+        epochs: Some(1.0),
     };
     manifest.data = Data {
         out: "x".to_owned(),
@@ -57,6 +58,7 @@ fn everything() -> Manifest {
         cache: some(),
         keep_fetched: Some(true),
         allow_http: false,
+        packing: Packing::BestFit,
         sources: vec![source],
     };
     manifest.curriculum = Curriculum {
@@ -80,9 +82,14 @@ fn everything() -> Manifest {
         rms_norm_eps: Some(1.0),
         tie_word_embeddings: Some(false),
     });
-    manifest.train = Train {
+    manifest.train = everything_of_training();
+    manifest
+}
+
+fn everything_of_training() -> Train {
+    Train {
         engine: Engine::Auto,
-        out: some(),
+        out: Some("x".to_owned()),
         steps: Some(1),
         epochs: Some(1.0),
         global_batch: Some(1),
@@ -110,8 +117,7 @@ fn everything() -> Manifest {
         eval: Eval { every: Some(1), batches: Some(1) },
         checkpoint: Checkpoint { every: Some(1), keep: Some(1) },
         log_every: Some(1),
-    };
-    manifest
+    }
 }
 
 fn collect(value: &Value, path: &str, keys: &mut BTreeSet<String>) {

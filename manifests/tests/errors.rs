@@ -112,6 +112,9 @@ fn values_that_do_not_fit() {
         ("p1: 0.01", "sampling_eps: 0"),
         ("tokens: 1.5M", "weight: 0"),
         ("tokens: 1.5M", "weight: .inf"),
+        ("tokens: 1.5M", "epochs: 0"),
+        ("tokens: 1.5M", "epochs: 2\n      weight: 1"),
+        ("row_length: 256", "row_length: 256\n  packing: first-fit"),
         ("tokens: 1.5M", "kind: sft"),
         ("tokens: 1.5M", "fields: {messages: m}"),
         ("name: docs", "name: \"a\\nb\""),
@@ -148,6 +151,10 @@ small.yaml:14:17: curriculum.sampling_eps: 0.0 is not above 0 and at most 1
 small.yaml:12:15: data.sources.0.weight: 0 is not above 0
 small.yaml:12:15: value `.inf` is not a finite number
   hint: docs/manifest.md shows what a manifest looks like
+small.yaml:12:15: data.sources.0.epochs: 0 is not above 0
+small.yaml:12:15: data.sources.0.epochs: this source has epochs and "docs" has a weight
+  hint: epochs are weights in units of rows: give one kind
+small.yaml:9:12: data.packing: invalid value: string "first-fit", expected one of concat, best-fit
 small.yaml:12:13: data.sources.0.kind: sources of kind sft belong to stage post
   hint: stage post reads `kind: sft`, stages pre and mid read `kind: text`
 small.yaml:12:15: data.sources.0.fields: only sources of kind sft have fields; text sources have text_field

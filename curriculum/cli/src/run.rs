@@ -36,7 +36,7 @@ impl Resolved {
         let there = shards.is_some() || dir.join(INDEX_FILE).exists();
         let data =
             if there && assumed_rows.is_none() { Some(Data::open(&manifest, &dir)?) } else { None };
-        let rows = data.as_ref().map(|data| data.order.train_rows()).or(assumed_rows);
+        let rows = data.as_ref().map(|data| data.pass_rows).or(assumed_rows);
         let recipe = Recipe::resolve(&manifest, rows).map_err(|error| {
             let hint = match error {
                 RecipeError::NeedsRows { .. } | RecipeError::NeedsEpochs { .. } => {
@@ -99,6 +99,8 @@ pub(crate) struct Data {
     pub(crate) set: ShardSet,
     pub(crate) order: Order,
     ranges: Vec<SourceRange>,
+    /// Positions of a pass over the whole, as the sources' epochs say.
+    pass_rows: u64,
 }
 
 impl Data {
@@ -125,11 +127,15 @@ impl Data {
                 ))
                 .hint("ingest again, or name the shard set of this manifest with --shards")
             })?;
-            range.weight = entry.weight;
+            range.weight = manifest.data.weight_of(entry, range.rows - range.held_out_rows);
         }
         let order = Order::new(manifest.seed, &ranges)
             .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
-        Ok(Self { set, order, ranges })
+        let pass_rows = manifest.data.pass_rows(|name| {
+            let named = ranges.iter().zip(set.sources()).find(|(_, source)| source.name == name);
+            named.map_or(0, |(range, _)| range.rows - range.held_out_rows)
+        });
+        Ok(Self { set, order, ranges, pass_rows })
     }
 
     pub(crate) fn row(&self, row: u64) -> Result<Row<'_>, Failure> {

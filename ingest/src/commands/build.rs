@@ -10,8 +10,8 @@ use coda_ingest::{
     pipeline::PipelineError,
     plan::{Plan, PlanError, Unreachable},
 };
-use coda_manifests::Manifest;
-use coda_shards::{INDEX_FILE, Index, ShardError, ShardSet};
+use coda_manifests::{Data, Manifest, Source};
+use coda_shards::{INDEX_FILE, Index, ShardError, ShardSet, SourceEntry, held_out_rows};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -64,11 +64,71 @@ struct Summary {
     tokens_per_second: f64,
     shard_set: String,
     fingerprint: String,
+    /// Pads among the positions of all rows.
+    padding_share: f64,
+    sources: Vec<SourceSummary>,
+}
+
+/// What one source has become, and what training will read of it.
+#[derive(Serialize)]
+struct SourceSummary {
+    name: String,
+    documents: u64,
+    rejected: u64,
+    dropped: u64,
+    rows: u64,
+    tokens: u64,
+    padding_tokens: u64,
+    padding_share: f64,
+    /// Conversations that were cut; null for a set that was there already.
+    overlong_truncated: Option<u64>,
+    weight: Option<f64>,
+    epochs: Option<f64>,
+    /// Its share of the positions of training.
+    training_share: f64,
+}
+
+/// Pads among all positions.
+fn share(padding: u64, tokens: u64) -> f64 {
+    padding as f64 / (padding + tokens).max(1) as f64
+}
+
+/// The sources of a set, and how the manifest mixes them.
+fn sources(index: &Index, data: &Data, built: Option<&Built>) -> Vec<SourceSummary> {
+    let held = |rows| rows - held_out_rows(rows, data.held_out);
+    let train_rows: Vec<u64> = index.sources.iter().map(|source| held(source.rows)).collect();
+    let shares = data.shares(&train_rows);
+    let keys = data.sources.iter().zip(shares);
+    let summary =
+        |(number, (source, (keys, training_share))): (usize, (&SourceEntry, (&Source, f64)))| {
+            let report = built.and_then(|built| built.reports.get(number));
+            SourceSummary {
+                name: source.name.clone(),
+                documents: source.documents,
+                rejected: source.rejected(),
+                dropped: source.drops.values().sum(),
+                rows: source.rows,
+                tokens: source.tokens,
+                padding_tokens: source.padding_tokens,
+                padding_share: share(source.padding_tokens, source.tokens),
+                overlong_truncated: report.map(|report| report.overlong_truncated),
+                weight: keys.weight,
+                epochs: keys.epochs,
+                training_share,
+            }
+        };
+    index.sources.iter().zip(keys).enumerate().map(summary).collect()
 }
 
 impl Summary {
     /// Tokens that were there before this run have no rate.
-    fn new(index: &Index, out: &Path, started: Instant, built: Option<&Built>) -> Self {
+    fn new(
+        index: &Index,
+        data: &Data,
+        out: &Path,
+        started: Instant,
+        built: Option<&Built>,
+    ) -> Self {
         let totals = &index.totals;
         let seconds = started.elapsed().as_secs_f64();
         let before = built.map_or(totals.tokens, |built| built.tokens_before);
@@ -87,6 +147,8 @@ impl Summary {
             tokens_per_second: now as f64 / seconds.max(1e-9),
             shard_set: out.display().to_string(),
             fingerprint: index.fingerprint.clone(),
+            padding_share: share(totals.padding_tokens, totals.tokens),
+            sources: sources(index, data, built),
         }
     }
 }
@@ -115,7 +177,7 @@ impl Build {
         let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
         recover(&out).map_err(|e| build_failure(&e))?;
         if let Some(index) = self.already_there(&out, &recipe)? {
-            return self.report(&index, &out, started, manifest.data.max_reject_rate, None);
+            return self.report(&index, &manifest.data, &out, started, None);
         }
         let total = plan.file_bytes();
         let progress = Progress::start(self.progress, "ingest", "bytes", Some(total));
@@ -144,8 +206,7 @@ impl Build {
             }
             other => other.map_err(|e| build_failure(&e))?,
         };
-        let rate = manifest.data.max_reject_rate;
-        self.report(&built.index, &out, started, rate, Some(&built))
+        self.report(&built.index, &manifest.data, &out, started, Some(&built))
     }
 
     /// The index of a finished set at `out` that the same recipe made. Another finished set is an
@@ -169,14 +230,14 @@ impl Build {
     fn report(
         &self,
         index: &Index,
+        data: &Data,
         out: &Path,
         started: Instant,
-        max_reject_rate: f64,
         built: Option<&Built>,
     ) -> Result<Exit, Failure> {
-        let fresh = built.is_some();
-        let summary = Summary::new(index, out, started, built);
-        if !fresh {
+        let summary = Summary::new(index, data, out, started, built);
+        let max_reject_rate = data.max_reject_rate;
+        if built.is_none() {
             eprintln!("{} is up to date: same manifest, tokenizer and inputs", out.display());
         }
         if self.json {
@@ -218,6 +279,14 @@ fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
             human::count(source.tokens),
             source.rows
         );
+        let mixed = &summary.sources[number];
+        if index.sources.len() > 1 {
+            let _ = write!(out, ", {} of training", percent(mixed.training_share));
+        }
+        let padding = mixed.padding_share;
+        if padding >= 0.0005 {
+            let _ = write!(out, ", {} padding", percent(padding));
+        }
         for (reason, count) in &source.rejects {
             let _ = write!(out, ", {count} rejected ({reason})");
         }
@@ -227,7 +296,6 @@ fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
         if let Some(report) = built.and_then(|built| built.reports.get(number)) {
             let notes = [
                 (report.skipped_files, "binary or empty files passed over"),
-                (report.overlong_dropped, "overlong conversations dropped"),
                 (report.overlong_truncated, "overlong conversations cut"),
             ];
             for (count, what) in notes.into_iter().filter(|(count, _)| *count > 0) {
@@ -254,6 +322,10 @@ fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
     }
     let _ = writeln!(out, ", fingerprint {}", summary.fingerprint);
     out
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
 fn all_cores() -> usize {

@@ -10,6 +10,7 @@ use crate::{
     reject::Reject,
     source::InputFile,
 };
+use coda_manifests::Packing;
 use std::{
     path::PathBuf,
     sync::{
@@ -17,6 +18,9 @@ use std::{
         mpsc::Receiver,
     },
 };
+
+/// The code of conversations longer than a row, where the manifest drops them.
+const OVERLONG: &str = "overlong";
 
 /// What decides the rows of a source once its records have become ids.
 pub(super) struct RowPlan<'a> {
@@ -26,6 +30,7 @@ pub(super) struct RowPlan<'a> {
     pub(super) row_length: u32,
     pub(super) pad: u32,
     pub(super) overlong: Overlong,
+    pub(super) packing: Packing,
 }
 
 /// What comes out of the workers, in the order of the input.
@@ -53,7 +58,7 @@ impl<'a> Committer<'a> {
         commit: &'a mut dyn Commit,
         from: Option<SourceProgress>,
     ) -> Self {
-        let packer = Packer::new(plan.row_length, plan.pad);
+        let packer = Packer::new(plan.packing, plan.row_length, plan.pad);
         let Some(SourceProgress { place, open_rows, report }) = from else {
             let (report, place) = (SourceReport::default(), Place::default());
             return Self { plan, commit, packer, report, place, begun: None };
@@ -144,7 +149,8 @@ impl<'a> Committer<'a> {
                 let RowPlan { row_length, pad, overlong, .. } = *self.plan;
                 let is_long = row.ids.len() > row_length as usize;
                 let Some(row) = chat_row(row, row_length, pad, overlong) else {
-                    report.overlong_dropped += 1;
+                    report.dropped += 1;
+                    *report.drops.entry(OVERLONG).or_default() += 1;
                     return Ok(());
                 };
                 report.documents += 1;
@@ -171,7 +177,7 @@ impl<'a> Committer<'a> {
         self.report.rows += 1;
         self.report.padding_tokens += row.tokens.len() as u64 - u64::from(row.valid_len);
         if self.commit.row(row)? {
-            let open_rows = self.packer.open_rows();
+            let open_rows = self.packer.open_rows().to_vec();
             let report = self.report.clone();
             self.commit.note(SourceProgress { place: self.place, open_rows, report })?;
         }

@@ -26,6 +26,7 @@ use crate::{
     tokenize::{ChatEncoder, Encode, Specials},
 };
 use coda_cli::{Progress, signals::Stop};
+use coda_manifests::Packing;
 use commit::{Committer, RowPlan, Step};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,8 @@ pub struct Line<'a> {
     pub row_length: u32,
     /// What happens to long conversations.
     pub overlong: Overlong,
+    /// How documents become rows.
+    pub packing: Packing,
     /// Caps for the decoders; the columns are filled in for each source.
     pub decode: DecodeOptions,
     /// The workers.
@@ -127,8 +130,6 @@ pub struct SourceReport {
     /// The same by rule.
     #[serde(deserialize_with = "crate::reason::counts")]
     pub drops: BTreeMap<&'static str, u64>,
-    /// Conversations longer than a row, left out as the manifest says.
-    pub overlong_dropped: u64,
     /// Conversations longer than a row, cut.
     pub overlong_truncated: u64,
     /// Code files passed over because they are binary or empty.
@@ -190,6 +191,7 @@ pub fn run_source(
         row_length: line.row_length,
         pad: line.specials.pad,
         overlong: line.overlong,
+        packing: line.packing,
     };
     let place = from.as_ref().map(|from| from.place).unwrap_or_default();
     let full = AtomicBool::new(false);

@@ -150,7 +150,9 @@ fn a_build_writes_what_it_says_and_its_text_comes_back() {
             "seconds",
             "tokens_per_second",
             "shard_set",
-            "fingerprint"
+            "fingerprint",
+            "padding_share",
+            "sources"
         ],
         "the contract of the command line"
     );
@@ -281,7 +283,58 @@ fn conversations_become_one_row_each() {
 
     let drop =
         ["--manifest", "m.yaml", "--out", "dropped", "--json", "stage=post", "data.overlong=drop"];
-    assert_eq!(place.ok(&drop).json()["rows"], 1);
+    let dropped = place.ok(&drop).json();
+    assert_eq!((&dropped["rows"], &dropped["sources"][0]["dropped"]), (&json!(1), &json!(2)));
+    assert_eq!(summary["sources"][0]["overlong_truncated"], 1);
+}
+
+#[test]
+fn best_fit_packing_keeps_documents_whole() {
+    let place = Place::new();
+    let packed = ["--manifest", "m.yaml", "--json", "data.packing=best-fit", "--jobs"];
+    for (out, jobs) in [("one", "1"), ("three", "3")] {
+        place.ok(&[&packed[..], &[jobs, "--out", out]].concat());
+    }
+    assert!(place.files("one") == place.files("three"), "the same for any number of jobs");
+    let concat = place.ok(&["--manifest", "m.yaml", "--json"]).json();
+    let best = place.ok(&[&packed[..], &["2", "--out", "two"]].concat()).json();
+    assert_eq!((&best["documents"], &best["tokens"]), (&concat["documents"], &concat["tokens"]));
+    let share = |summary: &Value| summary["padding_share"].as_f64().expect("a share");
+    assert!(share(&best) > share(&concat) && share(&best) < 0.1, "{best}");
+    place.ok(&["verify", "two"]);
+
+    // Documents are whole: what follows a segment's start goes on to its end token, unless the
+    // document is longer than a row.
+    let set = ShardSet::open(place.path("two")).expect("opens");
+    let cut = (0..set.rows()).filter(|&number| {
+        let row = set.row(number).expect("a row");
+        row.tokens[row.valid_len as usize - 1] != set.specials().eos
+    });
+    let whole_rows: u64 = (0..400_u64).filter(|i| i % 37 > 10).count() as u64;
+    assert!((cut.count() as u64) < whole_rows, "only full rows of long documents end without it");
+}
+
+#[test]
+fn sources_are_mixed_by_weight_or_by_epochs() {
+    let place = Place::new();
+    let shares = |more: &[&str]| {
+        let summary = place.ok(&[&["--manifest", "m.yaml", "--json"], more].concat()).json();
+        let share = |i: usize| summary["sources"][i]["training_share"].as_f64().expect("a share");
+        (share(0), share(1))
+    };
+    place.write("code/src/more.rs", "fn more() { more(); }\n".repeat(60).as_bytes());
+    let held = "data.held_out=0.000001";
+    let (docs, code) = shares(&[held]);
+    assert!((docs + code - 1.0).abs() < 1e-12 && code < docs);
+    let (_, heavy) = shares(&[held, "data.sources.0.weight=1", "data.sources.1.weight=3"]);
+    assert!((heavy - 0.75).abs() < 1e-12, "{heavy}");
+    let (_, often) = shares(&[held, "data.sources.1.epochs=3"]);
+    assert!((often / (1.0 - often) / (code / docs) - 3.0).abs() < 1e-9, "three times as often");
+
+    let both = ["--manifest", "m.yaml", "data.sources.0.weight=1", "data.sources.1.epochs=3"];
+    let refused = place.run(&both);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("epochs") && refused.stderr.contains("hint: "));
 }
 
 #[test]

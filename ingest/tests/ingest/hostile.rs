@@ -13,6 +13,7 @@ use coda_ingest::{
     source::Container,
     tokenize::{Encode, EncodeError, Specials},
 };
+use coda_manifests::Packing;
 use std::{io::Write as _, path::PathBuf};
 use tempfile::TempDir;
 
@@ -121,6 +122,7 @@ impl Setup {
             specials: SPECIALS,
             row_length: 16,
             overlong: Overlong::Truncate,
+            packing: Packing::Concat,
             decode: DecodeOptions {
                 columns: Vec::new(),
                 max_document_bytes: self.max_document_bytes,

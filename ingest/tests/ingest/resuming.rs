@@ -14,6 +14,7 @@ use coda_ingest::{
     source::Container,
     tokenize::{Encode, EncodeError, Specials},
 };
+use coda_manifests::Packing;
 use proptest::prelude::*;
 use std::{fmt::Write as _, path::Path};
 
@@ -56,6 +57,7 @@ struct Case {
     row_length: u32,
     budget: Option<u64>,
     jobs: usize,
+    packing: Packing,
 }
 
 impl Case {
@@ -85,6 +87,7 @@ impl Case {
             specials: Specials { eos: 256, pad: 257, mask: 258 },
             row_length: self.row_length,
             overlong: Overlong::Truncate,
+            packing: self.packing,
             decode: DecodeOptions {
                 columns: Vec::new(),
                 max_document_bytes: 60,
@@ -128,10 +131,11 @@ proptest! {
         row_length in 1_u32..40,
         budget in prop::option::of(1_u64..400),
         jobs in 1_usize..4,
+        packing in prop::sample::select(vec![Packing::Concat, Packing::BestFit]),
     ) {
         let folder = tempfile::tempdir().expect("a folder");
         write(folder.path(), &files);
-        let case = Case { row_length, budget, jobs };
+        let case = Case { row_length, budget, jobs, packing };
         let (whole, report) = case.run(folder.path(), files.len(), None).expect("it runs");
         for (rows, (note, rejects)) in (1..).zip(&whole.notes) {
             let from = serde_json::from_str(note).expect("a note reads back");
@@ -149,7 +153,7 @@ proptest! {
 #[test]
 fn a_file_with_other_records_than_before_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let case = Case { row_length: 8, budget: None, jobs: 2 };
+    let case = Case { row_length: 8, budget: None, jobs: 2, packing: Packing::Concat };
     write(folder.path(), &[vec![10; 6], vec![10; 6]]);
     let (whole, _) = case.run(folder.path(), 2, None).expect("it runs");
     let from: SourceProgress = serde_json::from_str(&whole.notes[4].0).expect("a note");

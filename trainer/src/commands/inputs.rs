@@ -140,9 +140,13 @@ impl ManifestArgs {
             Failure::from_error(shard_exit(&error), &error).maybe_hint(error.hint())
         })?;
         let ranges = source_ranges(&set, manifest).map_err(feed_failure)?;
-        let train_rows = ranges.iter().map(|range| range.rows - range.held_out_rows).sum();
+        let train_rows = |name: &str| {
+            let named = ranges.iter().zip(set.sources()).find(|(_, source)| source.name == name);
+            named.map_or(0, |(range, _)| range.rows - range.held_out_rows)
+        };
+        let pass = manifest.data.pass_rows(train_rows);
         let recipe =
-            Recipe::resolve(manifest, Some(train_rows)).map_err(|error| recipe_failure(&error))?;
+            Recipe::resolve(manifest, Some(pass)).map_err(|error| recipe_failure(&error))?;
         let feed = Feed::new(set, &ranges, &recipe).map_err(feed_failure)?;
         Ok(Rows { dir, ranges, recipe, feed })
     }

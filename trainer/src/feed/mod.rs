@@ -79,7 +79,7 @@ pub fn source_ranges(set: &ShardSet, manifest: &Manifest) -> Result<Vec<SourceRa
         let Some(wanted) = manifest.data.sources.iter().find(|s| s.name == source.name) else {
             return Err(misfit(format!("its source {} is not in the manifest", source.name)));
         };
-        range.weight = wanted.weight;
+        range.weight = manifest.data.weight_of(wanted, range.rows - range.held_out_rows);
     }
     if let Some(missing) =
         manifest.data.sources.iter().find(|s| !set.sources().iter().any(|o| o.name == s.name))
