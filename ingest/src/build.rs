@@ -6,6 +6,7 @@
 
 use crate::{
     pack::PackedRow,
+    part::PartError,
     pipeline::{
         Commit, CommitError, Line, PipelineError, Place, SourceProgress, SourceReport, run_source,
     },
@@ -75,6 +76,9 @@ pub enum BuildError {
     /// An input could not be read, or a signal came.
     #[error(transparent)]
     Pipeline(PipelineError),
+    /// A part could not be written or merged.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// The system gives no threads.
     #[error("cannot start {jobs} worker threads")]
     Threads {
@@ -90,34 +94,75 @@ pub enum BuildError {
 /// # Errors
 /// [`BuildError`]; then no finished set was written, and one that was there before is untouched.
 pub fn build(plan: &Plan, options: &BuildOptions<'_>) -> Result<Built, BuildError> {
-    if let Some(parent) = options.out.parent() {
+    let workers = workers(options.jobs)?;
+    let line = plan.line(&workers, options.progress, options.stop);
+    let named = plan.sources.iter().zip(&plan.licenses);
+    let set = SetPlan {
+        row_length: plan.row_length,
+        rows_per_shard: options.rows_per_shard,
+        specials: coda_shards::Specials {
+            eos: plan.specials.eos,
+            pad: plan.specials.pad,
+            mask: plan.specials.mask,
+        },
+        tokenizer: options.tokenizer,
+        recipe: &options.recipe,
+        sources: named
+            .map(|(source, license)| SetSource {
+                name: &source.name,
+                license: license.as_ref(),
+                origins: &source.origins,
+            })
+            .collect(),
+    };
+    put(options.out, options.replace, &options.recipe, |dir, anew| {
+        let mut fresh = true;
+        write_set(dir, &set, anew, |number, commit, from| {
+            if std::mem::take(&mut fresh) && (number > 0 || from.is_some()) {
+                options.progress.skip_to(bytes_before(plan, number, from.as_ref()));
+                options.progress.say("going on behind the last finished shard");
+            }
+            run_source(&plan.sources[number], &line, commit, from).map_err(from_pipeline)
+        })
+    })
+}
+
+/// Lets `write` make a set in `out`; or, to replace a finished one, in a folder beside it that then
+/// takes its place. The second argument of `write`: whether an unfinished set is begun anew.
+pub(crate) fn put(
+    out: &Path,
+    replace: bool,
+    recipe: &str,
+    mut write: impl FnMut(&Path, bool) -> Result<Built, BuildError>,
+) -> Result<Built, BuildError> {
+    if let Some(parent) = out.parent() {
         std::fs::create_dir_all(parent).map_err(|e| FileError::new("create", parent, e))?;
     }
-    let replaces = options.replace && options.out.join(coda_shards::INDEX_FILE).exists();
+    let replaces = replace && out.join(coda_shards::INDEX_FILE).exists();
     if !replaces {
-        return write(plan, options, options.out, options.replace);
+        return write(out, replace);
     }
-    let next = next_to(options.out);
+    let next = next_to(out);
     let waiting = ShardSet::open(&next).ok().map(|set| set.index().clone());
-    if let Some(index) = waiting.filter(|index| index.manifest_hash == options.recipe) {
+    if let Some(index) = waiting.filter(|index| index.manifest_hash == recipe) {
         // A run was killed when only the renaming was left to do.
         coda_shards::tidy(&next)?;
-        commit::replace_dir(&next, options.out)?;
+        commit::replace_dir(&next, out)?;
         let tokens_before = index.totals.tokens;
         return Ok(Built { index, reports: Vec::new(), tokens_before });
     }
-    let built = match write(plan, options, &next, false) {
+    let built = match write(&next, false) {
         Err(BuildError::Shards(
             ShardError::OtherBuild { .. }
             | ShardError::Damaged { .. }
             | ShardError::Occupied { .. },
         )) => {
             commit::remove_dir(&next)?;
-            write(plan, options, &next, true)
+            write(&next, true)
         }
         other => other,
     }?;
-    commit::replace_dir(&next, options.out)?;
+    commit::replace_dir(&next, out)?;
     Ok(built)
 }
 
@@ -157,64 +202,74 @@ pub fn workers(jobs: usize) -> Result<rayon::ThreadPool, BuildError> {
         .map_err(|source| BuildError::Threads { jobs, source })
 }
 
-fn write(
-    plan: &Plan,
-    options: &BuildOptions<'_>,
+/// What the writer of a set must know.
+pub(crate) struct SetPlan<'a> {
+    pub(crate) row_length: u32,
+    pub(crate) rows_per_shard: u32,
+    pub(crate) specials: coda_shards::Specials,
+    pub(crate) tokenizer: &'a Path,
+    pub(crate) recipe: &'a str,
+    pub(crate) sources: Vec<SetSource<'a>>,
+}
+
+/// What the index says of a source beyond its rows.
+pub(crate) struct SetSource<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) license: Option<&'a String>,
+    pub(crate) origins: &'a [String],
+}
+
+/// Writes a set, or goes on with it. `run` brings source after source, from its start or from where
+/// it stood.
+pub(crate) fn write_set(
     dir: &Path,
+    set: &SetPlan<'_>,
     anew: bool,
+    mut run: impl FnMut(
+        usize,
+        &mut dyn Commit,
+        Option<SourceProgress>,
+    ) -> Result<SourceReport, BuildError>,
 ) -> Result<Built, BuildError> {
-    let workers = workers(options.jobs)?;
-    let line = plan.line(&workers, options.progress, options.stop);
-    let writer_options = WriterOptions {
-        row_length: plan.row_length,
-        rows_per_shard: options.rows_per_shard,
-        specials: coda_shards::Specials {
-            eos: plan.specials.eos,
-            pad: plan.specials.pad,
-            mask: plan.specials.mask,
-        },
-        tokenizer: options.tokenizer.to_owned(),
-        manifest_hash: options.recipe.clone(),
-        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+    let options = WriterOptions {
+        row_length: set.row_length,
+        rows_per_shard: set.rows_per_shard,
+        specials: set.specials,
+        tokenizer: set.tokenizer.to_owned(),
+        manifest_hash: set.recipe.to_owned(),
+        sources: set.sources.iter().map(|source| source.name.to_owned()).collect(),
         replace: false,
     };
     let (mut writer, noted) = if anew {
-        (ShardWriter::create(dir, writer_options)?, None)
+        (ShardWriter::create(dir, options)?, None)
     } else {
-        ShardWriter::resume(dir, writer_options)?
+        ShardWriter::resume(dir, options)?
     };
-    let (mut reports, mut current) = (Vec::with_capacity(plan.sources.len()), None);
+    let (mut reports, mut current) = (Vec::with_capacity(set.sources.len()), None);
     if let Some(noted) = noted {
         let noted = BuildProgress::read(dir, noted)?;
         (reports, current) = (noted.finished, Some(noted.current));
-        options.progress.skip_to(bytes_before(plan, reports.len(), current.as_ref()));
-        options.progress.say(&format!("going on behind row {}", writer.rows()));
     }
     let counted = reports.iter().chain(current.as_ref().map(|current| &current.report));
     let tokens_before = counted.map(|report| report.tokens).sum();
-    for (number, source) in (0..).zip(&plan.sources).skip(reports.len()) {
+    for (number, source) in (0..).zip(&set.sources).skip(reports.len()) {
         let from = current.take();
         let ordinal = from.as_ref().map_or(0, |from| from.report.rows);
-        let (writer, finished, name) = (&mut writer, &reports, &source.name);
+        let (writer, finished, name) = (&mut writer, &reports, source.name);
         let mut rows = Rows { writer, finished, name, number, ordinal };
-        let report = run_source(source, &line, &mut rows, from).map_err(from_pipeline)?;
+        let report = run(usize::from(number), &mut rows, from)?;
         reports.push(report);
     }
-    let entries = plan
-        .sources
-        .iter()
-        .zip(&plan.licenses)
-        .zip(&reports)
-        .map(|((source, license), report)| coda_shards::SourceReport {
-            name: source.name.clone(),
-            license: license.clone(),
-            origins: source.origins.clone(),
-            documents: report.documents,
-            input_bytes: report.text_bytes,
-            rejects: report.reasons.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
-            drops: report.drops.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
-        })
-        .collect();
+    let entry = |(source, report): (&SetSource<'_>, &SourceReport)| coda_shards::SourceReport {
+        name: source.name.to_owned(),
+        license: source.license.cloned(),
+        origins: source.origins.to_vec(),
+        documents: report.documents,
+        input_bytes: report.text_bytes,
+        rejects: report.reasons.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
+        drops: report.drops.iter().map(|(&r, &n)| (r.to_owned(), n)).collect(),
+    };
+    let entries = set.sources.iter().zip(&reports).map(entry).collect();
     Ok(Built { index: writer.finish(entries)?, reports, tokens_before })
 }
 
@@ -240,7 +295,7 @@ fn bytes_before(plan: &Plan, finished: usize, current: Option<&SourceProgress>) 
 }
 
 /// Brings a [`ShardError`] back that went through the pipeline as any error.
-fn from_pipeline(error: PipelineError) -> BuildError {
+pub(crate) fn from_pipeline(error: PipelineError) -> BuildError {
     let PipelineError::Commit(inner) = error else { return BuildError::Pipeline(error) };
     match inner.downcast::<ShardError>() {
         Ok(error) => BuildError::Shards(*error),

@@ -12,6 +12,7 @@
 //!   threads;
 //! * [`build`]: all sources into one shard set;
 //! * [`prefetch`]: everything remote of a plan, ahead of time;
+//! * [`part`]: the same in parts, by several processes or machines, and their merge;
 //! * [`estimate`]: what a build would give;
 //! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
 
@@ -21,6 +22,7 @@ pub mod decode;
 pub mod estimate;
 pub mod fetch;
 pub mod pack;
+pub mod part;
 pub mod pipeline;
 pub mod plan;
 pub mod prefetch;

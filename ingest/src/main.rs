@@ -11,6 +11,8 @@ Examples:
   coda-ingest --manifest manifests/pretrain.yaml --out shards/pre --jobs 8
   coda-ingest --manifest my.yaml data.row_length=1024 data.max_reject_rate=0.01
   coda-ingest fetch --manifest manifests/pretrain.yaml
+  coda-ingest --manifest my.yaml --task 2/8 --out parts/2
+  coda-ingest merge parts/* --out shards/pre
   coda-ingest inspect shards/pre --row 0 --text
   coda-ingest verify shards/pre
   coda-ingest train-tokenizer --input src/ --vocab-size 4096 --out tokenizer.json
@@ -37,6 +39,8 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Fetch the remote files and blobs of a manifest ahead of a build.
     Fetch(commands::fetch::Fetch),
+    /// Merge the parts of `--task` runs into one shard set.
+    Merge(commands::merge::Merge),
     /// Train a byte-level BPE tokenizer on code and text.
     TrainTokenizer(commands::train::Train),
 }
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
             Some(Command::Inspect(inspect)) => inspect.run(),
             Some(Command::Verify(verify)) => verify.run(),
             Some(Command::Fetch(fetch)) => fetch.run(),
+            Some(Command::Merge(merge)) => merge.run(),
             Some(Command::TrainTokenizer(train)) => train.run(),
         }
     })

@@ -9,6 +9,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// A code. (By this name serde does not take it for something to borrow.)
+pub(crate) type Code = &'static str;
+
 /// Codes are short…
 const MAX_LENGTH: usize = 64;
 /// …and few; a file that has more is damaged.
@@ -18,7 +21,7 @@ static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
 /// The code as the program's own strings are, or nothing if it is none: `snake_case`, at most 64
 /// letters, and no more than 1024 different ones.
-pub(crate) fn code(text: &str) -> Option<&'static str> {
+pub(crate) fn code(text: &str) -> Option<Code> {
     let snake = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     if text.is_empty() || text.len() > MAX_LENGTH || !text.bytes().all(snake) {
         return None;
@@ -47,6 +50,12 @@ pub(crate) fn counts<'de, D: Deserializer<'de>>(
             .ok_or_else(|| D::Error::custom(format!("{text:?} is not a reason code")))
     };
     counts.into_iter().map(known).collect()
+}
+
+/// Reads one code.
+pub(crate) fn one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    code(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not a reason code")))
 }
 
 #[cfg(test)]

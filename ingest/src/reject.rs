@@ -2,12 +2,13 @@
 
 use crate::{
     decode::{Fault, Location},
+    reason::Code,
     source::{Container, InputFile},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One line of `rejects.jsonl`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
     /// The source's name.
     pub source: String,
@@ -26,7 +27,8 @@ pub struct Reject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
     /// The code that rejects are counted by.
-    pub reason: &'static str,
+    #[serde(deserialize_with = "crate::reason::one")]
+    pub reason: Code,
     /// A sentence for people.
     pub message: String,
     /// BLAKE3 of the record's first 256 bytes (all of it when it is shorter).

@@ -31,6 +31,7 @@ pub use index::{
     FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, Index, README_FILE, REJECTS_FILE, ShardEntry,
     SourceEntry, Specials, TOKENIZER_FILE, Totals,
 };
+pub use lock::{DirLock, LOCK_FILE};
 pub use order::{Order, OrderError, Position, SourceRange, held_out_rows};
 pub use reader::{Check, ShardSet};
 pub use row::{Row, RowBuf, Span, row_key};

@@ -7,16 +7,21 @@ use std::{
 };
 
 /// The file that a writer keeps locked; it stays after a crash and marks the directory as ours.
-pub(crate) const LOCK_FILE: &str = ".writing";
+pub const LOCK_FILE: &str = ".writing";
 
 /// An advisory lock on a directory, held until dropped.
-pub(crate) struct DirLock {
+#[derive(Debug)]
+pub struct DirLock {
     path: PathBuf,
     _file: File,
 }
 
 impl DirLock {
-    pub(crate) fn acquire(dir: &Path) -> Result<Self, ShardError> {
+    /// Takes the lock of a directory.
+    ///
+    /// # Errors
+    /// If another process holds it, or the lock file cannot be made.
+    pub fn acquire(dir: &Path) -> Result<Self, ShardError> {
         let path = dir.join(LOCK_FILE);
         loop {
             let file = OpenOptions::new()
@@ -43,7 +48,10 @@ impl DirLock {
     }
 
     /// Removes the lock file, then unlocks.
-    pub(crate) fn release(self) -> Result<(), ShardError> {
+    ///
+    /// # Errors
+    /// If the lock file cannot be removed.
+    pub fn release(self) -> Result<(), ShardError> {
         fs::remove_file(&self.path)
             .map_err(|error| FileError::new("remove", &self.path, error).into())
     }

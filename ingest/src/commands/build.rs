@@ -1,12 +1,16 @@
 //! `coda-ingest --manifest …`: builds a shard set.
 
-use super::dry_run::dry_run;
+use super::{
+    dry_run::dry_run,
+    merge::{TaskArgs, default_part, stopped},
+};
 use clap::Args;
 use coda_cli::{
     Exit, Failure, Progress, ProgressArgs, human, print_json, print_text, signals::Stop,
 };
 use coda_ingest::{
     build::{BuildError, BuildOptions, Built, build, recover},
+    part::Task,
     pipeline::PipelineError,
     plan::{Plan, PlanError, Unreachable},
 };
@@ -32,6 +36,10 @@ pub(crate) struct Build {
     /// Worker threads; the bytes written do not depend on it. The default is all cores.
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// Only the I-th of N shares of the input (whole files), into a part for `merge`; --out then
+    /// names the part.
+    #[arg(long, value_name = "I/N", conflicts_with = "dry_run")]
+    task: Option<Task>,
     /// List files, check tokenizer and fields, estimate tokens; write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -175,9 +183,15 @@ impl Build {
             return dry_run(&plan, &out, jobs, self.json);
         }
         let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
+        if let Some(task) = self.task {
+            let out = self.out.clone().unwrap_or_else(|| default_part(&out, task));
+            let Self { force, json, progress, .. } = self;
+            let args = TaskArgs { task, out, jobs, force, json, progress };
+            return super::merge::task(&manifest, &plan, recipe, &args, &stop);
+        }
         recover(&out).map_err(|e| build_failure(&e))?;
-        if let Some(index) = self.already_there(&out, &recipe)? {
-            return self.report(&index, &manifest.data, &out, started, None);
+        if let Some(index) = already_there(self.force, &out, &recipe)? {
+            return report(self.json, &index, &manifest.data, &out, started, None);
         }
         let total = plan.file_bytes();
         let progress = Progress::start(self.progress, "ingest", "bytes", Some(total));
@@ -197,75 +211,73 @@ impl Build {
         );
         progress.finish();
         let built = match built {
-            Err(BuildError::Pipeline(PipelineError::Stopped)) => {
-                eprintln!(
-                    "stopped: no shard set was finished; the same command goes on behind the last \
-                     finished shard"
-                );
-                return Ok(stop.requested().unwrap_or(Exit::Interrupted));
-            }
+            Err(BuildError::Pipeline(PipelineError::Stopped)) => return Ok(stopped(&stop)),
             other => other.map_err(|e| build_failure(&e))?,
         };
-        self.report(&built.index, &manifest.data, &out, started, Some(&built))
+        report(self.json, &built.index, &manifest.data, &out, started, Some(&built))
     }
+}
 
-    /// The index of a finished set at `out` that the same recipe made. Another finished set is an
-    /// error. With `--force` nothing that is there counts.
-    fn already_there(&self, out: &Path, recipe: &str) -> Result<Option<Index>, Failure> {
-        if self.force || !out.join(INDEX_FILE).exists() {
-            return Ok(None);
-        }
-        match ShardSet::open(out) {
-            Ok(set) if set.index().manifest_hash == recipe => Ok(Some(set.index().clone())),
-            Ok(_) => Err(Failure::usage(format!(
-                "{} holds a shard set of another manifest or of other inputs",
-                out.display()
-            ))
-            .hint("--force replaces it once the new one is complete; --out writes elsewhere")),
-            Err(error) => Err(super::shard_failure(&error)
-                .hint("--force replaces it once the new one is complete; --out writes elsewhere")),
-        }
+/// The index of a finished set at `out` that the same recipe made. Another finished set is an
+/// error. With `--force` nothing that is there counts.
+pub(super) fn already_there(
+    force: bool,
+    out: &Path,
+    recipe: &str,
+) -> Result<Option<Index>, Failure> {
+    if force || !out.join(INDEX_FILE).exists() {
+        return Ok(None);
     }
-
-    fn report(
-        &self,
-        index: &Index,
-        data: &Data,
-        out: &Path,
-        started: Instant,
-        built: Option<&Built>,
-    ) -> Result<Exit, Failure> {
-        let summary = Summary::new(index, data, out, started, built);
-        let max_reject_rate = data.max_reject_rate;
-        if built.is_none() {
-            eprintln!("{} is up to date: same manifest, tokenizer and inputs", out.display());
-        }
-        if self.json {
-            print_json(&summary)?;
-        } else {
-            print_text(&text(&summary, index, built))?;
-        }
-        let records = summary.documents + summary.rejected;
-        let allowed = summary.rejected as f64 <= max_reject_rate * records as f64;
-        if allowed {
-            return Ok(Exit::Done);
-        }
-        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
-        for (reason, count) in index.sources.iter().flat_map(|source| &source.rejects) {
-            *reasons.entry(reason).or_default() += count;
-        }
-        let list: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
-        Err(Failure::check_failed(format!(
-            "{} of {records} records were rejected ({}), more than data.max_reject_rate \
-             ({max_reject_rate}) allows; the shard set is complete without them",
-            summary.rejected,
-            list.join(", "),
+    match ShardSet::open(out) {
+        Ok(set) if set.index().manifest_hash == recipe => Ok(Some(set.index().clone())),
+        Ok(_) => Err(Failure::usage(format!(
+            "{} holds a shard set of another manifest or of other inputs",
+            out.display()
         ))
-        .hint(format!(
-            "{} lists each of them; allow them with data.max_reject_rate=0.01",
-            out.join(coda_shards::REJECTS_FILE).display()
-        )))
+        .hint("--force replaces it once the new one is complete; --out writes elsewhere")),
+        Err(error) => Err(super::shard_failure(&error)
+            .hint("--force replaces it once the new one is complete; --out writes elsewhere")),
     }
+}
+
+pub(super) fn report(
+    json: bool,
+    index: &Index,
+    data: &Data,
+    out: &Path,
+    started: Instant,
+    built: Option<&Built>,
+) -> Result<Exit, Failure> {
+    let summary = Summary::new(index, data, out, started, built);
+    let max_reject_rate = data.max_reject_rate;
+    if built.is_none() {
+        eprintln!("{} is up to date: same manifest, tokenizer and inputs", out.display());
+    }
+    if json {
+        print_json(&summary)?;
+    } else {
+        print_text(&text(&summary, index, built))?;
+    }
+    let records = summary.documents + summary.rejected;
+    let allowed = summary.rejected as f64 <= max_reject_rate * records as f64;
+    if allowed {
+        return Ok(Exit::Done);
+    }
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, count) in index.sources.iter().flat_map(|source| &source.rejects) {
+        *reasons.entry(reason).or_default() += count;
+    }
+    let list: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
+    Err(Failure::check_failed(format!(
+        "{} of {records} records were rejected ({}), more than data.max_reject_rate \
+         ({max_reject_rate}) allows; the shard set is complete without them",
+        summary.rejected,
+        list.join(", "),
+    ))
+    .hint(format!(
+        "{} lists each of them; allow them with data.max_reject_rate=0.01",
+        out.join(coda_shards::REJECTS_FILE).display()
+    )))
 }
 
 fn text(summary: &Summary, index: &Index, built: Option<&Built>) -> String {
@@ -337,7 +349,7 @@ pub(super) fn plan_failure(error: &PlanError) -> Failure {
     Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
-fn build_failure(error: &BuildError) -> Failure {
+pub(super) fn build_failure(error: &BuildError) -> Failure {
     match error {
         BuildError::Shards(error @ ShardError::Damaged { .. }) => super::shard_failure(error)
             .hint("this unfinished set cannot go on; --force begins it anew"),
@@ -349,6 +361,14 @@ fn build_failure(error: &BuildError) -> Failure {
         BuildError::File(error) => super::file_failure(error),
         BuildError::Pipeline(PipelineError::Fetch(error)) => {
             Failure::from_error(Exit::Io, error).maybe_hint(error.hint())
+        }
+        BuildError::Part(error) => {
+            let exit = match error {
+                error if error.is_usage() => Exit::Usage,
+                error if error.is_artefact() => Exit::Incompatible,
+                _ => Exit::Io,
+            };
+            Failure::from_error(exit, error).maybe_hint(error.hint())
         }
         BuildError::Pipeline(_) | BuildError::Threads { .. } => {
             Failure::from_error(Exit::Io, error)

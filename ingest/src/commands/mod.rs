@@ -4,6 +4,7 @@ pub(crate) mod build;
 pub(crate) mod dry_run;
 pub(crate) mod fetch;
 pub(crate) mod inspect;
+pub(crate) mod merge;
 pub(crate) mod train;
 pub(crate) mod verify;
 

@@ -23,25 +23,36 @@ use std::{
 const OVERLONG: &str = "overlong";
 
 /// What decides the rows of a source once its records have become ids.
-pub(super) struct RowPlan<'a> {
-    pub(super) name: &'a str,
-    pub(super) files: &'a [InputFile],
-    pub(super) budget: Option<u64>,
-    pub(super) row_length: u32,
-    pub(super) pad: u32,
-    pub(super) overlong: Overlong,
-    pub(super) packing: Packing,
+pub(crate) struct RowPlan<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) files: &'a [InputFile],
+    pub(crate) budget: Option<u64>,
+    pub(crate) row_length: u32,
+    pub(crate) pad: u32,
+    pub(crate) overlong: Overlong,
+    pub(crate) packing: Packing,
 }
 
 /// What comes out of the workers, in the order of the input.
-pub(super) enum Step {
+pub(crate) enum Step {
     /// The records of a batch.
     Records(Done),
     /// The input has ended; a channel that closes without it was cut off.
     End,
 }
 
-pub(super) struct Committer<'a> {
+/// Packs, counts and writes what comes out of a source, from its start or from where it stood.
+pub(crate) fn commit_steps(
+    plan: &RowPlan<'_>,
+    commit: &mut dyn Commit,
+    from: Option<SourceProgress>,
+    steps: Receiver<Step>,
+    full: &AtomicBool,
+) -> Result<SourceReport, PipelineError> {
+    Committer::new(plan, commit, from).run(steps, full)
+}
+
+struct Committer<'a> {
     plan: &'a RowPlan<'a>,
     commit: &'a mut dyn Commit,
     packer: Packer,
@@ -52,8 +63,7 @@ pub(super) struct Committer<'a> {
 }
 
 impl<'a> Committer<'a> {
-    /// A committer for a source, from its start or from where it stood.
-    pub(super) fn new(
+    fn new(
         plan: &'a RowPlan<'a>,
         commit: &'a mut dyn Commit,
         from: Option<SourceProgress>,
@@ -68,7 +78,7 @@ impl<'a> Committer<'a> {
         Self { plan, commit, packer, report, place, begun }
     }
 
-    pub(super) fn run(
+    fn run(
         mut self,
         steps: Receiver<Step>,
         full: &AtomicBool,
@@ -169,6 +179,11 @@ impl<'a> Committer<'a> {
                 let file = &self.plan.files[location.file as usize];
                 self.commit.reject(Reject::new(self.plan.name, file, location, fault, &head))?;
             }
+            Outcome::Recorded(reject) => {
+                report.rejected += 1;
+                *report.reasons.entry(reject.reason).or_default() += 1;
+                self.commit.reject(*reject)?;
+            }
         }
         Ok(())
     }
@@ -185,7 +200,8 @@ impl<'a> Committer<'a> {
     }
 
     fn changed(&self, file: u32) -> PipelineError {
-        let path = self.plan.files.get(file as usize).map_or_else(PathBuf::new, |f| f.path.clone());
+        let path = self.plan.files.get(file as usize);
+        let path = path.map_or_else(|| PathBuf::from(self.plan.name), |file| file.path.clone());
         PipelineError::Changed { path }
     }
 }

@@ -27,7 +27,9 @@ use crate::{
 };
 use coda_cli::{Progress, signals::Stop};
 use coda_manifests::Packing;
-use commit::{Committer, RowPlan, Step};
+pub(crate) use commit::{RowPlan, Step, commit_steps};
+pub(crate) use work::{Done, Outcome};
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,7 +42,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
-use work::{Done, encode};
+use work::encode;
 
 /// Batches waiting for the workers.
 const READ_AHEAD: usize = 2;
@@ -194,6 +196,20 @@ pub fn run_source(
         packing: line.packing,
     };
     let place = from.as_ref().map(|from| from.place).unwrap_or_default();
+    drive(plan, &plan.files, line, place, |steps, full| {
+        commit_steps(&rows, commit, from, steps, full)
+    })
+}
+
+/// Runs the reader and the workers of a source over `files` (its first ones, or all), from a place
+/// on, and `consume` on a thread of its own with what comes out, in order.
+pub(crate) fn drive<T: Send>(
+    plan: &SourcePlan,
+    files: &[InputFile],
+    line: &Line<'_>,
+    from: Place,
+    consume: impl FnOnce(Receiver<Step>, &AtomicBool) -> Result<T, PipelineError> + Send,
+) -> Result<T, PipelineError> {
     let full = AtomicBool::new(false);
     let full = &full;
     std::thread::scope(|scope| {
@@ -201,10 +217,9 @@ pub fn run_source(
         let (to_committer, steps) = sync_channel(1);
         let reader = std::thread::Builder::new()
             .name(READER_THREAD.to_owned())
-            .spawn_scoped(scope, move || read(plan, line, place, &to_workers, full));
-        let rows = &rows;
-        let committer = scope.spawn(move || Committer::new(rows, commit, from).run(steps, full));
-        let all = work(plan, line, place, batches, &to_committer, full);
+            .spawn_scoped(scope, move || read(plan, files, line, from, &to_workers, full));
+        let consumer = scope.spawn(move || consume(steps, full));
+        let all = work(plan, line, from, batches, &to_committer, full);
         // A reader that still waits ends with its channel, which `work` has dropped.
         let read = match reader {
             Ok(reader) => reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -217,10 +232,10 @@ pub fn run_source(
             let _ = to_committer.send(Step::End);
         }
         drop(to_committer);
-        let report = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (report, read) {
+        let consumed = consumer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (consumed, read) {
             (Err(PipelineError::Stopped), Err(error)) => Err(error),
-            (report, _) => report,
+            (consumed, _) => consumed,
         }
     })
 }
@@ -230,6 +245,7 @@ pub const READER_THREAD: &str = "coda-reader";
 
 fn read(
     plan: &SourcePlan,
+    files: &[InputFile],
     line: &Line<'_>,
     from: Place,
     to_workers: &SyncSender<Batch>,
@@ -237,11 +253,11 @@ fn read(
 ) -> Result<(), PipelineError> {
     let over = || full.load(Ordering::Relaxed) || line.stop.requested().is_some();
     let mut ahead = line.fetch.map(|fetch| {
-        fetch.ahead(plan.files.get(from.file as usize..).unwrap_or_default(), Arc::new(|_| ()))
+        fetch.ahead(files.get(from.file as usize..).unwrap_or_default(), Arc::new(|_| ()))
     });
     let mut options = line.decode.clone();
     options.columns = plan.extractor.columns().to_vec();
-    for (index, file) in (0..).zip(&plan.files).skip(from.file as usize) {
+    for (index, file) in (0..).zip(files).skip(from.file as usize) {
         let mut send = |batch| to_workers.send(batch).is_ok();
         let mut sink = BatchSink::new(&mut send);
         if let Some(ahead) = &mut ahead {

@@ -4,26 +4,28 @@ use super::{Line, SourcePlan};
 use crate::{
     decode::{Batch, Body, Fault, HEAD_BYTES, Location, RawRecord},
     record::Document,
+    reject::Reject,
     tokenize::{ChatError, ChatRow},
 };
 
 /// What became of a record.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// A document: its ids, the end token included, and its bytes of text.
     Text { ids: Vec<u32>, bytes: u64 },
     /// A conversation.
     Chat { row: ChatRow, bytes: u64 },
     /// Well-formed, but left out by a rule of the manifest; the rule's code.
-    #[allow(dead_code, reason = "the rules come next")]
     Dropped { reason: &'static str },
     /// Not usable.
     Rejected { fault: Fault, head: blake3::Hash },
+    /// Not usable, as a part has it.
+    Recorded(Box<Reject>),
 }
 
 /// A batch's records on their way to the committer, in input order.
-pub(super) struct Done {
-    pub(super) records: Vec<(Location, Outcome)>,
-    pub(super) skipped: u64,
+pub(crate) struct Done {
+    pub(crate) records: Vec<(Location, Outcome)>,
+    pub(crate) skipped: u64,
 }
 
 /// One record, on a worker.

@@ -14,13 +14,13 @@ use std::{
 };
 use tempfile::TempDir;
 
-struct Place(TempDir);
+pub(super) struct Place(TempDir);
 
-type Tree = BTreeMap<PathBuf, Vec<u8>>;
+pub(super) type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 impl Place {
     /// Two sources of about so many documents, with bad records among them.
-    fn new(documents: usize) -> Self {
+    pub(super) fn new(documents: usize) -> Self {
         let place = Self(tempfile::tempdir().expect("a folder"));
         place.write("tokenizer.json", &common::tokenizer().json);
         for file in 0..3 {
@@ -51,14 +51,14 @@ impl Place {
         place
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         fs::write(path, text).expect("written");
     }
 
     /// A build into `out` with so many jobs.
-    fn command(&self, out: &str, jobs: usize, more: &[&str]) -> Command {
+    pub(super) fn command(&self, out: &str, jobs: usize, more: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin!("coda-ingest"));
         command
             .current_dir(self.0.path())
@@ -69,14 +69,18 @@ impl Place {
         command
     }
 
-    fn build(&self, out: &str, jobs: usize, more: &[&str]) -> Tree {
+    pub(super) fn build(&self, out: &str, jobs: usize, more: &[&str]) -> Tree {
         let ran = self.command(out, jobs, more).output().expect("it starts");
         assert!(ran.status.success(), "{}", error(&ran));
         tree(&self.0.path().join(out))
     }
 
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
     /// Folders and files beside the inputs that are no shard sets.
-    fn leftovers(&self) -> Vec<String> {
+    pub(super) fn leftovers(&self) -> Vec<String> {
         let names = fs::read_dir(self.0.path()).expect("a folder");
         names
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -85,11 +89,11 @@ impl Place {
     }
 }
 
-fn error(ran: &Output) -> String {
+pub(super) fn error(ran: &Output) -> String {
     String::from_utf8_lossy(&ran.stderr).into_owned()
 }
 
-fn tree(folder: &Path) -> Tree {
+pub(super) fn tree(folder: &Path) -> Tree {
     let entries = fs::read_dir(folder).expect("a folder");
     entries
         .map(|entry| entry.expect("an entry").path())
@@ -102,7 +106,7 @@ fn names(tree: &Tree) -> Vec<&PathBuf> {
     tree.keys().collect()
 }
 
-fn assert_same(one: &Tree, other: &Tree, context: &str) {
+pub(super) fn assert_same(one: &Tree, other: &Tree, context: &str) {
     assert_eq!(names(one), names(other), "{context}");
     for (name, bytes) in one {
         assert!(*bytes == other[name], "{context}: {} differs", name.display());
@@ -229,21 +233,29 @@ int unlink(const char *path) { REAL(int, "unlink"); step(); return real(path); }
 int ftruncate64(int fd, off_t n) { REAL(int, "ftruncate64"); step(); return real(fd, n); }
 "#;
 
+#[cfg(target_os = "linux")]
+impl Place {
+    /// The library, built.
+    pub(super) fn killer(&self) -> PathBuf {
+        let (source, killer) = (self.path("killer.c"), self.path("killer.so"));
+        fs::write(&source, KILLER).expect("written");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-w", "-o"])
+            .args([&killer, &source])
+            .arg("-ldl")
+            .status()
+            .expect("a C compiler");
+        assert!(built.success());
+        killer
+    }
+}
+
 /// Every step of a small build, of its second run, and of one that replaces a finished set.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_build_that_is_killed_at_every_step_goes_on() {
     let place = Place::new(80);
-    let source = place.0.path().join("killer.c");
-    let killer = place.0.path().join("killer.so");
-    fs::write(&source, KILLER).expect("written");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-w", "-o"])
-        .args([&killer, &source])
-        .arg("-ldl")
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
+    let killer = place.killer();
     let whole = place.build("whole", 1, &[]);
     let killed = |out: &str, at: usize, more: &[&str]| {
         let mut command = place.command(out, 1, more);

@@ -7,6 +7,7 @@ mod common;
 mod fetching;
 mod hostile;
 mod killed;
+mod parts;
 mod rendering;
 mod resuming;
 mod tokenizing;

@@ -1,0 +1,254 @@
+//! The bytes of a chunk: the results of consecutive records.
+//!
+//! `CODAPRT1`, then one entry a record, little-endian: the file's number (u32), a kind (u8), and
+//! * 0, a document: bytes of text (u64), ids (u64 count, u32 each);
+//! * 1, a conversation: bytes of text (u64), ids of the prompt (u64), ids as above;
+//! * 2, a drop: the rule's code (u32 length, UTF-8);
+//! * 3, a reject: its line of `rejects.jsonl` (u32 length, JSON).
+
+use crate::{decode::Location, pipeline::Outcome, reason::code, reject::Reject, tokenize::ChatRow};
+
+const MAGIC: &[u8; 8] = b"CODAPRT1";
+const TEXT: u8 = 0;
+const CHAT: u8 = 1;
+const DROP: u8 = 2;
+const REJECT: u8 = 3;
+
+/// A chunk that is being filled.
+pub(super) struct ChunkBuf {
+    bytes: Vec<u8>,
+    records: u64,
+}
+
+impl ChunkBuf {
+    pub(super) fn new() -> Self {
+        Self { bytes: MAGIC.to_vec(), records: 0 }
+    }
+
+    pub(super) const fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(super) const fn bytes(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+
+    /// Appends a document.
+    pub(super) fn text(&mut self, file: u32, ids: &[u32], bytes: u64) {
+        self.start(file, TEXT);
+        self.number(bytes);
+        self.ids(ids);
+    }
+
+    /// Appends a conversation.
+    pub(super) fn chat(&mut self, file: u32, row: &ChatRow, bytes: u64) {
+        self.start(file, CHAT);
+        self.number(bytes);
+        self.number(row.prompt_len as u64);
+        self.ids(&row.ids);
+    }
+
+    /// Appends a drop.
+    pub(super) fn drop(&mut self, file: u32, reason: &str) {
+        self.start(file, DROP);
+        self.string(reason.as_bytes());
+    }
+
+    /// Appends a reject.
+    pub(super) fn reject(&mut self, file: u32, reject: &Reject) -> serde_json::Result<()> {
+        let json = serde_json::to_vec(reject)?;
+        self.start(file, REJECT);
+        self.string(&json);
+        Ok(())
+    }
+
+    fn start(&mut self, file: u32, kind: u8) {
+        self.records += 1;
+        self.bytes.extend_from_slice(&file.to_le_bytes());
+        self.bytes.push(kind);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn ids(&mut self, ids: &[u32]) {
+        self.number(ids.len() as u64);
+        self.bytes.reserve(ids.len() * 4);
+        self.bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+    }
+
+    fn string(&mut self, string: &[u8]) {
+        let length = u32::try_from(string.len()).expect("codes and lines of rejects are short");
+        self.bytes.extend_from_slice(&length.to_le_bytes());
+        self.bytes.extend_from_slice(string);
+    }
+}
+
+/// Reads the records of a chunk one after the other; an error says what is wrong.
+pub(super) struct ChunkReader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> ChunkReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, String> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin as a chunk does")?;
+        Ok(Self { rest })
+    }
+
+    fn record(&mut self) -> Result<(Location, Outcome), String> {
+        let file = u32::from_le_bytes(self.take()?);
+        let [kind] = self.take()?;
+        let outcome = match kind {
+            TEXT => {
+                let bytes = self.number()?;
+                Outcome::Text { ids: self.ids()?, bytes }
+            }
+            CHAT => {
+                let bytes = self.number()?;
+                let prompt_len = usize::try_from(self.number()?).map_err(|e| e.to_string())?;
+                let ids = self.ids()?;
+                if prompt_len > ids.len() {
+                    return Err(format!("a prompt of {prompt_len} ids in {}", ids.len()));
+                }
+                Outcome::Chat { row: ChatRow { ids, prompt_len }, bytes }
+            }
+            DROP => {
+                let text = std::str::from_utf8(self.string()?).map_err(|e| e.to_string())?;
+                let reason = code(text).ok_or_else(|| format!("{text:?} is no reason code"))?;
+                Outcome::Dropped { reason }
+            }
+            REJECT => {
+                let reject = serde_json::from_slice(self.string()?).map_err(|e| e.to_string())?;
+                Outcome::Recorded(Box::new(reject))
+            }
+            other => return Err(format!("a record of the unknown kind {other}")),
+        };
+        Ok((Location { file, ..Location::default() }, outcome))
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let (head, rest) = self.rest.split_at_checked(count).ok_or("it ends within a record")?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (head, rest) = self.rest.split_first_chunk().ok_or("it ends within a record")?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn number(&mut self) -> Result<u64, String> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    fn ids(&mut self) -> Result<Vec<u32>, String> {
+        let count = usize::try_from(self.number()?).ok().and_then(|count| count.checked_mul(4));
+        let bytes = self.bytes(count.ok_or("it has a count that no memory holds")?)?;
+        Ok(bytes.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect())
+    }
+
+    fn string(&mut self) -> Result<&'a [u8], String> {
+        let length = u32::from_le_bytes(self.take()?);
+        self.bytes(length as usize)
+    }
+}
+
+impl Iterator for ChunkReader<'_> {
+    type Item = Result<(Location, Outcome), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.rest.is_empty()).then(|| {
+            let record = self.record();
+            if record.is_err() {
+                self.rest = &[];
+            }
+            record
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ChunkBuf, ChunkReader};
+    use crate::{pipeline::Outcome, reject::Reject, tokenize::ChatRow};
+    use proptest::prelude::*;
+
+    fn reject() -> Reject {
+        Reject {
+            source: "docs".to_owned(),
+            file: "a.jsonl".to_owned(),
+            line: Some(3),
+            row: None,
+            byte_offset: Some(17),
+            at: None,
+            reason: "invalid_utf8",
+            message: "not UTF-8".to_owned(),
+            head_blake3: "00".to_owned(),
+        }
+    }
+
+    fn sample() -> ChunkBuf {
+        let mut chunk = ChunkBuf::new();
+        chunk.text(0, &[5, 6, u32::MAX], 11);
+        chunk.chat(1, &ChatRow { ids: vec![1, 2, 3], prompt_len: 2 }, 5);
+        chunk.drop(1, "too_short");
+        chunk.reject(2, &reject()).expect("JSON");
+        chunk
+    }
+
+    #[test]
+    fn records_come_back() {
+        let chunk = sample();
+        let records: Vec<_> = ChunkReader::new(chunk.bytes())
+            .expect("a chunk")
+            .map(|record| record.expect("sound"))
+            .collect();
+        assert_eq!(chunk.records(), 4);
+        assert_eq!(records.iter().map(|(l, _)| l.file).collect::<Vec<_>>(), [0, 1, 1, 2]);
+        let outcomes: Vec<&Outcome> = records.iter().map(|(_, outcome)| outcome).collect();
+        assert!(
+            matches!(outcomes[0], Outcome::Text { ids, bytes: 11 } if *ids == [5, 6, u32::MAX])
+        );
+        assert!(matches!(outcomes[1], Outcome::Chat { row, bytes: 5 } if row.prompt_len == 2));
+        assert!(matches!(outcomes[2], Outcome::Dropped { reason: "too_short" }));
+        assert!(matches!(outcomes[3], Outcome::Recorded(found) if **found == reject()));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let chunk = sample();
+        let whole = chunk.bytes();
+        let ends: Vec<usize> = {
+            let mut reader = ChunkReader::new(whole).expect("a chunk");
+            let mut ends = vec![whole.len() - reader.rest.len()];
+            while reader.next().is_some() {
+                ends.push(whole.len() - reader.rest.len());
+            }
+            ends
+        };
+        for length in 0..whole.len() {
+            let read =
+                ChunkReader::new(&whole[..length]).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            assert_eq!(read.is_ok(), ends.contains(&length), "{length} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            tail in prop::collection::vec(any::<u8>(), 0..80),
+            flip in 0_usize..100,
+        ) {
+            let mut bytes = sample().bytes().clone();
+            let at = 8 + flip % (bytes.len() - 8);
+            bytes[at] ^= 0x81;
+            bytes.extend(&tail);
+            let _ = ChunkReader::new(&bytes).map(Iterator::count);
+            let mut bytes = b"CODAPRT1".to_vec();
+            bytes.extend(tail);
+            let _ = ChunkReader::new(&bytes).map(Iterator::count);
+        }
+    }
+}
