@@ -357,7 +357,7 @@ impl Plan {
         stop: &'a Stop,
     ) -> Line<'a> {
         Line {
-            encoder: &self.tokenizer,
+            encoder: self.tokenizer.encoder(),
             specials: self.specials,
             row_length: self.row_length,
             overlong: self.overlong,

@@ -11,7 +11,7 @@ use crate::{
     source::{
         Container, DigestError, Filters, InputFile, SourceError, digest, list_files, list_remote,
     },
-    tokenize::{ChatEncoder, HfEncoder, SpecialNames, Specials, TokenizerError},
+    tokenize::{ChatEncoder, SpecialNames, Specials, Tokenizer, TokenizerError, Vocabulary},
 };
 use coda_manifests::{Format, Manifest, Packing, PathError, Source, SourceKind};
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -22,7 +22,7 @@ const INGEST_VERSION: u32 = 1;
 /// A build, ready to run.
 pub struct Plan {
     /// The tokenizer.
-    pub tokenizer: HfEncoder,
+    pub tokenizer: Tokenizer,
     /// Its ids for the end of a document, padding and masks.
     pub specials: Specials,
     /// The sources, in manifest order.
@@ -128,7 +128,7 @@ impl Plan {
     pub fn with(manifest: &Manifest, unreachable: Unreachable) -> Result<Self, PlanError> {
         let names = &manifest.tokenizer;
         let path = manifest.resolve(&names.path)?;
-        let tokenizer = HfEncoder::load(&path, names.match_special_text)?;
+        let tokenizer = Tokenizer::load(&path, names.match_special_text)?;
         let specials = tokenizer.specials(&SpecialNames {
             eos: names.eos.clone(),
             pad: names.pad.clone(),
@@ -274,7 +274,7 @@ impl Lister<'_> {
 fn plan_source(
     lister: &Lister<'_>,
     source: &Source,
-    tokenizer: &HfEncoder,
+    tokenizer: &Vocabulary,
 ) -> Result<SourcePlan, PlanError> {
     let manifest = lister.manifest;
     let filters = Filters {

@@ -177,6 +177,12 @@ impl Build {
                 .resolve(&manifest.data.out)
                 .map_err(|e| Failure::from_error(Exit::Usage, &e).maybe_hint(e.hint()))?,
         };
+        if let Some(reason) = plan.tokenizer.slow_because() {
+            eprintln!(
+                "note: {reason}: it goes through Hugging Face tokenizers, with the same ids but many \
+                 times slower than the tokenizers of Qwen2 and Qwen3"
+            );
+        }
         let jobs = self.jobs.map_or_else(all_cores, usize::from);
         let stop = Stop::install()?;
         if self.dry_run {

@@ -6,7 +6,7 @@
 //! contents go through the encoder, so that a control token spelled in a content stays plain text
 //! (unless the encoder was told to match it).
 
-use super::{Encode, EncodeError, HfEncoder, TokenizerError};
+use super::{Encode, EncodeError, TokenizerError, Vocabulary};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl ChatEncoder {
     ///
     /// # Errors
     /// If `<|im_start|>` or `<|im_end|>` is missing.
-    pub fn new(tokenizer: &HfEncoder) -> Result<Self, TokenizerError> {
+    pub fn new(tokenizer: &Vocabulary) -> Result<Self, TokenizerError> {
         let role = "the chat template";
         Ok(Self {
             im_start: tokenizer.require("<|im_start|>", role)?,

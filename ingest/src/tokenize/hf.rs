@@ -1,12 +1,11 @@
 //! The reference encoder: Hugging Face `tokenizers`.
 
-use super::{
-    Encode, EncodeError,
-    specials::{SpecialNames, Specials},
-    split,
-};
+use super::{Encode, EncodeError, Vocabulary, split};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 use tokenizers::{AddedToken, Tokenizer};
 
 /// Why a tokenizer cannot be used.
@@ -75,8 +74,7 @@ impl TokenizerError {
 pub struct HfEncoder {
     /// Encodes documents: control tokens spelled in the text stay plain text unless asked otherwise.
     documents: Tokenizer,
-    path: PathBuf,
-    json: Vec<u8>,
+    vocabulary: Vocabulary,
     /// Whether long documents may be cut at [`split::pieces`].
     splits: bool,
 }
@@ -107,6 +105,7 @@ impl HfEncoder {
     ) -> Result<Self, TokenizerError> {
         let parse = |message: String| TokenizerError::Parse { path: path.to_owned(), message };
         let mut documents = Tokenizer::from_bytes(&json).map_err(|e| parse(e.to_string()))?;
+        let vocabulary = vocabulary(path, json, &documents);
         documents.with_padding(None);
         documents.with_truncation(None).map_err(|e| parse(e.to_string()))?;
         let splits = !match_special_text && can_split(&documents);
@@ -120,73 +119,7 @@ impl HfEncoder {
             documents.add_tokens(controls).map_err(|e| parse(e.to_string()))?;
             documents.set_encode_special_tokens(true);
         }
-        Ok(Self { documents, path: path.to_owned(), json, splits })
-    }
-
-    /// Where the tokenizer was loaded from.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The bytes of the tokenizer file.
-    #[must_use]
-    pub fn json(&self) -> &[u8] {
-        &self.json
-    }
-
-    /// BLAKE3 of the tokenizer file, in hex.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        blake3::hash(&self.json).to_hex().to_string()
-    }
-
-    /// Ids run from 0 to this, exclusive.
-    #[must_use]
-    pub fn id_limit(&self) -> u32 {
-        let highest = self.documents.get_vocab(true).into_values().max();
-        highest.map_or(0, |id| id + 1)
-    }
-
-    /// The id of a token by its text.
-    #[must_use]
-    pub fn id(&self, token: &str) -> Option<u32> {
-        self.documents.token_to_id(token)
-    }
-
-    /// The id of a token that must exist; `role` says what for.
-    ///
-    /// # Errors
-    /// If the vocabulary has no such token.
-    pub fn require(&self, token: &str, role: &'static str) -> Result<u32, TokenizerError> {
-        self.id(token).ok_or_else(|| {
-            let mut known: Vec<(u32, String)> = self
-                .documents
-                .get_added_tokens_decoder()
-                .into_iter()
-                .filter(|(_, token)| is_control(token))
-                .map(|(id, token)| (id, token.content))
-                .collect();
-            known.sort_unstable();
-            TokenizerError::Missing {
-                path: self.path.clone(),
-                name: token.to_owned(),
-                role,
-                known: known.into_iter().map(|(_, text)| text).collect(),
-            }
-        })
-    }
-
-    /// Resolves the ids that the manifest names.
-    ///
-    /// # Errors
-    /// If one of them is not in the vocabulary.
-    pub fn specials(&self, names: &SpecialNames) -> Result<Specials, TokenizerError> {
-        Ok(Specials {
-            eos: self.require(&names.eos, "tokenizer.eos")?,
-            pad: self.require(&names.pad, "tokenizer.pad")?,
-            mask: self.require(&names.mask, "tokenizer.mask")?,
-        })
+        Ok(Self { documents, vocabulary, splits })
     }
 
     /// The text of ids, control tokens spelled out.
@@ -195,6 +128,14 @@ impl HfEncoder {
     /// If the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, EncodeError> {
         self.documents.decode(ids, false).map_err(|e| EncodeError(e.to_string()))
+    }
+}
+
+impl Deref for HfEncoder {
+    type Target = Vocabulary;
+
+    fn deref(&self) -> &Vocabulary {
+        &self.vocabulary
     }
 }
 
@@ -208,6 +149,18 @@ impl Encode for HfEncoder {
         }
         Ok(())
     }
+}
+
+fn vocabulary(path: &Path, json: Vec<u8>, tokenizer: &Tokenizer) -> Vocabulary {
+    let controls = tokenizer.get_added_tokens_decoder().into_iter();
+    let controls = controls.filter(|(_, token)| is_control(token));
+    let ids = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (token.into(), id));
+    Vocabulary::new(
+        path,
+        json,
+        ids.collect(),
+        controls.map(|(id, token)| (id, token.content)).collect(),
+    )
 }
 
 fn is_control(token: &AddedToken) -> bool {

@@ -4,6 +4,7 @@ mod blobs;
 mod columns;
 mod command_line;
 mod common;
+mod fast;
 mod fetching;
 mod hostile;
 mod killed;

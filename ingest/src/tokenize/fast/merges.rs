@@ -7,21 +7,27 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// No merge.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// Symbols fit so many bits; a pair and its result fit a word of 64.
 const SYMBOL_BITS: u32 = 18;
-const SYMBOL_MASK: u64 = (1 << SYMBOL_BITS) - 1;
+const SYMBOL_MASK: u32 = (1 << SYMBOL_BITS) - 1;
 /// How many merges fit.
 pub(super) const MOST_MERGES: usize = (1 << SYMBOL_BITS) - 257;
-/// Pieces up to this many bytes are merged in fixed arrays…
-const SHORT: usize = 16;
-/// …up to this many by looking through all pairs for each merge, above it with a heap.
+/// Pieces up to this many bytes are merged by looking through all pairs for each merge, longer ones with
+/// a heap.
 const MEDIUM: usize = 160;
+
+/// A cache line of merges: two symbols and the result in each. The free places are at the end.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Bucket([u64; 8]);
+
+/// No pair of symbols has all bits set.
+const FREE: u64 = u64::MAX;
 
 /// The merges of a tokenizer.
 pub(super) struct Merges {
-    /// Open addressing: two symbols and the result, all ones where free.
-    pairs: Vec<u64>,
+    pairs: Vec<Bucket>,
     shift: u32,
     /// The results for pairs of bytes.
     bytes: Vec<u32>,
@@ -44,27 +50,27 @@ impl Merges {
     /// [`MOST_MERGES`].
     pub(super) fn new(merges: &[(u32, u32)], ids: Vec<u32>) -> Self {
         assert!(merges.len() <= MOST_MERGES && ids.len() == merges.len() + 256);
-        let slots = (merges.len() * 2).next_power_of_two().max(2);
-        let mut table = Self {
-            pairs: vec![u64::MAX; slots],
-            shift: 64 - slots.ilog2(),
-            bytes: Vec::new(),
-            ids,
-        };
+        // Five of eight places taken on average: few buckets overflow into the next.
+        let buckets = (merges.len() / 5).next_power_of_two().max(2);
+        let shift = u64::BITS - buckets.ilog2();
+        let mut table =
+            Self { pairs: vec![Bucket([FREE; 8]); buckets], shift, bytes: Vec::new(), ids };
         for (result, &(left, right)) in (256..).zip(merges) {
-            let mut slot = table.slot(left, right);
-            while table.pairs[slot] != u64::MAX {
-                slot = (slot + 1) & (slots - 1);
+            let mut bucket = table.bucket(left, right);
+            while table.pairs[bucket].0[7] != FREE {
+                bucket = (bucket + 1) & (buckets - 1);
             }
-            table.pairs[slot] = pair(left, right) << SYMBOL_BITS | result;
+            let free = table.pairs[bucket].0.iter_mut().find(|entry| **entry == FREE);
+            *free.expect("the last place is free") = pair(left, right) << SYMBOL_BITS | result;
         }
         table.bytes =
             (0..1 << 16).map(|bytes: u32| table.result(bytes >> 8, bytes & 0xFF)).collect();
         table
     }
 
+    /// Where the search for a pair begins.
     #[inline]
-    fn slot(&self, left: u32, right: u32) -> usize {
+    pub(super) fn bucket(&self, left: u32, right: u32) -> usize {
         // The golden ratio spreads neighbouring pairs over the table.
         let hash = pair(left, right).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift;
         // Below the table's length, which is a usize.
@@ -73,65 +79,47 @@ impl Merges {
 
     /// What the two symbols merge to.
     #[inline]
-    fn result(&self, left: u32, right: u32) -> u32 {
-        let mut slot = self.slot(left, right);
+    pub(super) fn result(&self, left: u32, right: u32) -> u32 {
+        self.result_from(self.bucket(left, right), left, right)
+    }
+
+    /// [`Merges::result`] with the bucket known.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it must take on its caller's processor features")]
+    pub(super) fn result_from(&self, mut bucket: usize, left: u32, right: u32) -> u32 {
+        let pair = pair(left, right) << SYMBOL_BITS;
         loop {
-            let entry = self.pairs[slot & (self.pairs.len() - 1)];
-            if entry >> SYMBOL_BITS == pair(left, right) {
-                return (entry & SYMBOL_MASK) as u32;
+            let entries = &self.pairs[bucket & (self.pairs.len() - 1)].0;
+            // Only the pair's own entry differs from it in nothing but the result.
+            let least = entries.iter().fold(u64::MAX, |least, entry| least.min(entry ^ pair));
+            if let Ok(result @ ..=SYMBOL_MASK) = u32::try_from(least) {
+                return result;
             }
-            if entry == u64::MAX {
+            if entries[7] == FREE {
                 return NONE;
             }
-            slot += 1;
+            bucket += 1;
         }
     }
 
-    /// Appends the ids of a piece.
+    /// What two bytes merge to.
+    #[inline]
+    pub(super) fn of_bytes(&self, left: u8, right: u8) -> u32 {
+        self.bytes[usize::from(left) << 8 | usize::from(right)]
+    }
+
+    /// Appends the ids of a piece, which is not empty.
     pub(super) fn encode(&self, piece: &[u8], scratch: &mut Scratch, ids: &mut Vec<u32>) {
-        match piece.len() {
-            0 => {}
-            1..=SHORT => self.short(piece, ids),
-            17..=MEDIUM => self.medium(piece, scratch, ids),
-            _ => self.long(piece, scratch, ids),
+        if piece.len() <= MEDIUM {
+            self.medium(piece, scratch, ids);
+        } else {
+            self.long(piece, scratch, ids);
         }
     }
 
-    fn id(&self, symbol: u32) -> u32 {
+    #[inline]
+    pub(super) fn id(&self, symbol: u32) -> u32 {
         self.ids[symbol as usize]
-    }
-
-    /// Arrays of a fixed length: the compiler keeps them in wide registers.
-    fn short(&self, piece: &[u8], ids: &mut Vec<u32>) {
-        let mut count = piece.len();
-        let mut symbols = [0u32; SHORT + 1];
-        let mut results = [NONE; SHORT + 1];
-        for (symbol, &byte) in symbols.iter_mut().zip(piece) {
-            *symbol = u32::from(byte);
-        }
-        for (result, pair) in results.iter_mut().zip(piece.windows(2)) {
-            *result = self.bytes[usize::from(pair[0]) << 8 | usize::from(pair[1])];
-        }
-        loop {
-            let least = results[..SHORT].iter().fold(NONE, |least, &result| least.min(result));
-            if least == NONE {
-                break;
-            }
-            let is_least = results[..SHORT].iter().rev();
-            let equal = is_least.fold(0u32, |bits, &r| bits << 1 | u32::from(r == least));
-            let at = equal.trailing_zeros() as usize & (SHORT - 1);
-            count -= 1;
-            for n in at + 1..SHORT {
-                symbols[n] = symbols[n + 1];
-                results[n] = results[n + 1];
-            }
-            symbols[at] = least;
-            results[at] = if at + 1 < count { self.result(least, symbols[at + 1]) } else { NONE };
-            if at > 0 {
-                results[at - 1] = self.result(symbols[at - 1], least);
-            }
-        }
-        ids.extend(symbols[..count].iter().map(|&symbol| self.id(symbol)));
     }
 
     fn medium(&self, piece: &[u8], scratch: &mut Scratch, ids: &mut Vec<u32>) {
@@ -139,9 +127,7 @@ impl Merges {
         symbols.clear();
         symbols.extend(piece.iter().map(|&byte| u32::from(byte)));
         results.clear();
-        results.extend(
-            piece.windows(2).map(|p| self.bytes[usize::from(p[0]) << 8 | usize::from(p[1])]),
-        );
+        results.extend(piece.windows(2).map(|pair| self.of_bytes(pair[0], pair[1])));
         results.push(NONE);
         loop {
             let least = results.iter().fold(NONE, |least, &result| least.min(result));
@@ -219,12 +205,12 @@ const fn pair(left: u32, right: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{Merges, Scratch};
     use proptest::prelude::*;
 
     /// Merges over the letters a to d, as a training on such words could make them.
-    fn sample() -> Merges {
+    pub(crate) fn sample() -> Merges {
         let merges = [
             (97, 98),
             (99, 100),
@@ -245,7 +231,7 @@ mod tests {
     }
 
     /// As the definition says: the lowest merge anywhere, the leftmost first, until there is none.
-    fn by_definition(merges: &Merges, piece: &[u8]) -> Vec<u32> {
+    pub(crate) fn by_definition(merges: &Merges, piece: &[u8]) -> Vec<u32> {
         let mut symbols: Vec<u32> = piece.iter().map(|&byte| u32::from(byte)).collect();
         while let Some((result, at)) = symbols
             .windows(2)
@@ -271,10 +257,6 @@ mod tests {
                 way(&merges, &piece, &mut scratch, &mut ids);
                 prop_assert_eq!(&ids, &expected);
             }
-            let piece = &piece[..piece.len().min(16)];
-            let mut ids = Vec::new();
-            merges.short(piece, &mut ids);
-            prop_assert_eq!(ids, by_definition(&merges, piece));
         }
     }
 }

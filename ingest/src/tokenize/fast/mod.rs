@@ -4,10 +4,11 @@
 //! * [`model`]: which tokenizers are covered; the others stay with [`super::HfEncoder`];
 //! * [`classes`]: what a character is to the pre-tokenizer, asked from its own regex engine;
 //! * [`pieces`], [`windows`]: where pieces end, one by one and 64 bytes at once;
-//! * [`merges`]: byte pair encoding of a piece;
+//! * [`merges`], [`lanes`]: byte pair encoding of a piece, and of several side by side;
 //! * [`words`]: the pieces that a thread has seen.
 
 mod classes;
+mod lanes;
 mod merges;
 mod model;
 mod pieces;
@@ -16,7 +17,10 @@ mod words;
 
 pub use model::NotCovered;
 
-use super::{Encode, EncodeError};
+use super::{
+    Encode, EncodeError,
+    vocabulary::{Controls, Ids},
+};
 use aho_corasick::{AhoCorasick, MatchKind};
 use classes::Classes;
 use merges::Merges;
@@ -24,11 +28,11 @@ use model::Model;
 use std::{borrow::Cow, cell::RefCell};
 use thread_local::ThreadLocal;
 use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
-use windows::Width;
+use windows::{Masks, WINDOW, Width};
 use words::Words;
 
 /// Pieces whose cache lines are fetched together.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 256;
 /// Bytes of text for which ids are reserved at a time.
 const BYTES_PER_ID: usize = 3;
 
@@ -56,6 +60,14 @@ impl FastEncoder {
     /// # Errors
     /// If this kind of tokenizer is not covered.
     pub fn new(json: &[u8], match_special_text: bool) -> Result<Self, NotCovered> {
+        Self::with_vocabulary(json, match_special_text).map(|(encoder, ..)| encoder)
+    }
+
+    /// [`FastEncoder::new`], with the ids of all tokens, and the control tokens.
+    pub(super) fn with_vocabulary(
+        json: &[u8],
+        match_special_text: bool,
+    ) -> Result<(Self, Ids, Controls), NotCovered> {
         let model = Model::read(json, match_special_text)?;
         let added = if model.added.is_empty() {
             None
@@ -64,26 +76,61 @@ impl FastEncoder {
             let found = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts);
             Some((found.map_err(|e| NotCovered(e.to_string()))?, ids))
         };
-        Ok(Self {
+        let encoder = Self {
             classes: Classes::ask().map_err(|e| NotCovered(e.to_string()))?,
             merges: Merges::new(&model.merges, model.ids),
             nfc: model.nfc,
             added,
             width: Width::detect(),
             threads: ThreadLocal::new(),
-        })
+        };
+        Ok((encoder, model.vocabulary, model.controls))
     }
 
     /// Text between added tokens.
     fn plain(&self, text: &str, state: &mut State, ids: &mut Vec<u32>) {
         let text = self.normalized(text);
         let bytes = text.as_bytes();
+        match self.width {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Width` has this value only where `Width::all` has found the processor's features.
+            Width::Avx512 => unsafe { self.plain_avx512(bytes, state, ids) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Width::Avx2 => unsafe { self.plain_avx2(bytes, state, ids) },
+            Width::Pieces => self.plain_by(|_| None, bytes, state, ids),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi1,bmi2,lzcnt")]
+    fn plain_avx512(&self, bytes: &[u8], state: &mut State, ids: &mut Vec<u32>) {
+        let masks = |window: &_| Some(windows::x86::masks_avx512(window));
+        self.plain_by(masks, bytes, state, ids);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    fn plain_avx2(&self, bytes: &[u8], state: &mut State, ids: &mut Vec<u32>) {
+        let masks = |window: &_| Some(windows::x86::masks_avx2(window));
+        self.plain_by(masks, bytes, state, ids);
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it must take on its caller's processor features")]
+    fn plain_by(
+        &self,
+        masks: impl Fn(&[u8; WINDOW]) -> Option<Masks> + Copy,
+        bytes: &[u8],
+        state: &mut State,
+        ids: &mut Vec<u32>,
+    ) {
         ids.reserve(bytes.len() / BYTES_PER_ID);
         let State { words, ends } = state;
         let mut at = 0;
         while at < bytes.len() {
             ends.clear();
-            let end = windows::ends(self.width, &self.classes, bytes, at, TOGETHER, ends);
+            let end = windows::ends(masks, &self.classes, bytes, at, TOGETHER, ends);
             words.encode(&self.merges, bytes, at, ends, ids);
             at = end;
         }

@@ -1,10 +1,14 @@
 //! Which `tokenizer.json` files the fast encoder covers, and what it takes from them.
 
 use super::{merges::MOST_MERGES, words::MOST_IDS};
-use crate::tokenize::{hf::is_control_text, split::QWEN2_PATTERN};
+use crate::tokenize::{
+    hf::is_control_text,
+    split::QWEN2_PATTERN,
+    vocabulary::{Controls, Ids},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Why a tokenizer is left to the reference encoder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,17 +25,22 @@ pub(super) struct Model {
     pub(super) nfc: bool,
     /// Added tokens with their ids, or without where they stay plain text. Empty when all do.
     pub(super) added: Vec<(String, Option<u32>)>,
+    /// The ids of all tokens, added ones included.
+    pub(super) vocabulary: Ids,
+    /// Control tokens with their ids.
+    pub(super) controls: Controls,
 }
 
 #[derive(Deserialize)]
-struct File {
+struct File<'a> {
     #[serde(default)]
     added_tokens: Vec<Added>,
     #[serde(default)]
     normalizer: Value,
     #[serde(default)]
     pre_tokenizer: Value,
-    model: BpeFile,
+    #[serde(borrow)]
+    model: BpeFile<'a>,
 }
 
 #[derive(Deserialize)]
@@ -52,22 +61,23 @@ struct Added {
 }
 
 #[derive(Deserialize)]
-struct BpeFile {
+struct BpeFile<'a> {
     #[serde(default)]
     r#type: Value,
     #[serde(default)]
-    vocab: HashMap<String, u32>,
+    vocab: Ids,
     #[serde(default)]
-    merges: Vec<Merge>,
+    #[serde(borrow)]
+    merges: Vec<Merge<'a>>,
     #[serde(flatten)]
     options: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Merge {
-    Pair([String; 2]),
-    Text(String),
+enum Merge<'a> {
+    Pair(#[serde(borrow)] [Cow<'a, str>; 2]),
+    Text(#[serde(borrow)] Cow<'a, str>),
 }
 
 impl Model {
@@ -84,7 +94,22 @@ impl Model {
         file.model.check_options()?;
         let added = added(&file.added_tokens, match_special_text)?;
         let (merges, ids) = file.model.symbols()?;
-        Ok(Self { merges, ids, nfc, added })
+        let mut vocabulary = file.model.vocab;
+        let mut next = vocabulary.values().max().map_or(0, |id| id + 1);
+        let mut controls = Vec::new();
+        for Added { id, content, special, .. } in file.added_tokens {
+            // Ids that neither go on from the model's nor are the model's own are given anew when
+            // `tokenizers` loads the file.
+            if vocabulary.get(content.as_str()).is_none_or(|known| *known != id) && id != next {
+                return Err(NotCovered(format!("its added token {content:?} has the id {id}")));
+            }
+            next = next.max(id + 1);
+            if special || is_control_text(&content) {
+                controls.push((id, content.clone()));
+            }
+            vocabulary.insert(content.into(), id);
+        }
+        Ok(Self { merges, ids, nfc, added, vocabulary, controls })
     }
 }
 
@@ -132,7 +157,7 @@ fn added(
 /// The symbols of every merge, and the id of every symbol.
 type Symbols = (Vec<(u32, u32)>, Vec<u32>);
 
-impl BpeFile {
+impl BpeFile<'_> {
     fn check_options(&self) -> Result<(), NotCovered> {
         if self.r#type != "BPE" {
             return Err(not_covered("model", &self.r#type));
@@ -158,36 +183,39 @@ impl BpeFile {
             let id = self.vocab.get(token).copied();
             id.ok_or_else(|| NotCovered(format!("its vocabulary has no {token:?}")))
         };
-        let mut symbols: HashMap<String, u32> = HashMap::new();
+        // By id: which symbol a token is, once it has been made.
+        let most = self.vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let mut symbols: Vec<Option<u32>> = vec![None; most];
         let mut ids = Vec::with_capacity(256 + self.merges.len());
         for (symbol, character) in (0..).zip(byte_characters()) {
-            let token = character.to_string();
-            ids.push(id(&token)?);
-            symbols.insert(token, symbol);
+            let id = id(character.encode_utf8(&mut [0; 4]))?;
+            ids.push(id);
+            symbols[id as usize] = Some(symbol);
         }
         let mut merges = Vec::with_capacity(self.merges.len());
-        let mut pairs = HashSet::new();
+        let mut token = String::new();
         for (merge, result) in self.merges.iter().zip(256..) {
             let (left, right) = merge.parts()?;
-            let token = format!("{left}{right}");
             // Every part must be made before it is used, and nothing twice: then the order of
             // results is the order of merges.
             let symbol = |part: &str| {
-                let symbol = symbols.get(part).copied();
+                let symbol = self.vocab.get(part).and_then(|&id| symbols[id as usize]);
                 symbol.ok_or_else(|| NotCovered(format!("a merge uses {part:?} before it exists")))
             };
-            let pair = (symbol(left)?, symbol(right)?);
-            ids.push(id(&token)?);
-            if !pairs.insert(pair) || symbols.insert(token, result).is_some() {
-                return Err(NotCovered(format!("two merges make {left}{right}")));
+            merges.push((symbol(left)?, symbol(right)?));
+            token.clear();
+            token.extend([left, right]);
+            let id = id(&token)?;
+            ids.push(id);
+            if symbols[id as usize].replace(result).is_some() {
+                return Err(NotCovered(format!("two merges make {token}")));
             }
-            merges.push(pair);
         }
         Ok((merges, ids))
     }
 }
 
-impl Merge {
+impl Merge<'_> {
     fn parts(&self) -> Result<(&str, &str), NotCovered> {
         match self {
             Self::Pair([left, right]) => Ok((left, right)),

@@ -11,13 +11,13 @@ use super::{
 };
 
 /// Bytes of a window.
-const WINDOW: usize = 64;
+pub(super) const WINDOW: usize = 64;
 /// Pieces that one window can end.
 pub(super) const MOST: usize = WINDOW;
 
 /// The classes of a window's bytes, a bit for each. Bytes that are not ASCII are in `wide` only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Masks {
+pub(super) struct Masks {
     letter: u64,
     number: u64,
     /// White space, line ends included.
@@ -55,7 +55,12 @@ impl Width {
                 && is_x86_feature_detected!("bmi2")
                 && is_x86_feature_detected!("lzcnt");
             [
-                (Self::Avx512, scalar && is_x86_feature_detected!("avx512bw")),
+                (
+                    Self::Avx512,
+                    scalar
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512vl"),
+                ),
                 (Self::Avx2, scalar && is_x86_feature_detected!("avx2")),
             ]
         };
@@ -67,30 +72,11 @@ impl Width {
 }
 
 /// Appends the ends of the pieces from `at` on to `ends`, until there are `enough` or the text is over,
-/// and returns the last of them. At most [`MOST`] more than `enough` are appended.
-pub(super) fn ends(
-    width: Width,
-    classes: &Classes,
-    bytes: &[u8],
-    at: usize,
-    enough: usize,
-    ends: &mut Vec<usize>,
-) -> usize {
-    match width {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `Width` has this value only where `Width::all` has found the processor's features.
-        Width::Avx512 => unsafe { x86::ends_avx512(classes, bytes, at, enough, ends) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Width::Avx2 => unsafe { x86::ends_avx2(classes, bytes, at, enough, ends) },
-        Width::Pieces => ends_by(|_| None, classes, bytes, at, enough, ends),
-    }
-}
-
-/// `masks` gives the masks of 64 bytes, or nothing where the processor has no instructions for it.
+/// and returns the last of them. At most [`MOST`] more than `enough` are appended. `masks` gives the masks
+/// of 64 bytes, or nothing where the processor has no instructions for it.
 #[allow(clippy::inline_always, reason = "it must take on its caller's processor features")]
 #[inline(always)]
-fn ends_by(
+pub(super) fn ends(
     masks: impl Fn(&[u8; WINDOW]) -> Option<Masks>,
     classes: &Classes,
     bytes: &[u8],
@@ -181,8 +167,8 @@ fn starts(masks: Masks, bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Classes, Masks, WINDOW, ends_by};
+pub(super) mod x86 {
+    use super::{Masks, WINDOW};
     use std::arch::x86_64::{
         __m256i, __m512i, _mm256_add_epi8, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8,
         _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm512_add_epi8,
@@ -190,30 +176,10 @@ mod x86 {
         _mm512_or_si512, _mm512_set1_epi8,
     };
 
-    #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2,lzcnt")]
-    pub(super) fn ends_avx512(
-        classes: &Classes,
-        bytes: &[u8],
-        at: usize,
-        enough: usize,
-        ends: &mut Vec<usize>,
-    ) -> usize {
-        ends_by(|window| Some(masks_avx512(window)), classes, bytes, at, enough, ends)
-    }
-
-    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    pub(super) fn ends_avx2(
-        classes: &Classes,
-        bytes: &[u8],
-        at: usize,
-        enough: usize,
-        ends: &mut Vec<usize>,
-    ) -> usize {
-        ends_by(|window| Some(masks_avx2(window)), classes, bytes, at, enough, ends)
-    }
-
+    /// See [`Masks`].
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn masks_avx512(window: &[u8; WINDOW]) -> Masks {
+    pub(in super::super) fn masks_avx512(window: &[u8; WINDOW]) -> Masks {
         // SAFETY: the window has the 64 bytes that are read.
         let bytes: __m512i = unsafe { _mm512_loadu_si512(window.as_ptr().cast()) };
         let all = |byte: u8| _mm512_set1_epi8(byte.cast_signed());
@@ -235,8 +201,10 @@ mod x86 {
         }
     }
 
+    /// See [`Masks`].
+    #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn masks_avx2(window: &[u8; WINDOW]) -> Masks {
+    pub(in super::super) fn masks_avx2(window: &[u8; WINDOW]) -> Masks {
         let (low, high) = window.split_at(32);
         let (low, high) = (half_avx2(low), half_avx2(high));
         let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
@@ -246,6 +214,7 @@ mod x86 {
     }
 
     /// The masks of 32 bytes, in the order of [`Masks`].
+    #[inline]
     #[target_feature(enable = "avx2")]
     fn half_avx2(window: &[u8]) -> [u32; 7] {
         assert_eq!(window.len(), 32);
@@ -273,13 +242,39 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Classes, Width, ends, piece_end};
+    use super::{Classes, Width, piece_end};
     use proptest::prelude::*;
     use std::sync::OnceLock;
 
     fn classes() -> &'static Classes {
         static CLASSES: OnceLock<Classes> = OnceLock::new();
         CLASSES.get_or_init(|| Classes::ask().expect("valid"))
+    }
+
+    fn ends(width: Width, bytes: &[u8], at: usize, enough: usize, all: &mut Vec<usize>) -> usize {
+        match width {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Width::all` has found the processor's features.
+            Width::Avx512 => unsafe { ends_avx512(bytes, at, enough, all) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Width::Avx2 => unsafe { ends_avx2(bytes, at, enough, all) },
+            Width::Pieces => super::ends(|_| None, classes(), bytes, at, enough, all),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2,lzcnt")]
+    fn ends_avx512(bytes: &[u8], at: usize, enough: usize, all: &mut Vec<usize>) -> usize {
+        let masks = |window: &_| Some(super::x86::masks_avx512(window));
+        super::ends(masks, classes(), bytes, at, enough, all)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    fn ends_avx2(bytes: &[u8], at: usize, enough: usize, all: &mut Vec<usize>) -> usize {
+        let masks = |window: &_| Some(super::x86::masks_avx2(window));
+        super::ends(masks, classes(), bytes, at, enough, all)
     }
 
     fn check(text: &str) -> Result<(), TestCaseError> {
@@ -292,7 +287,7 @@ mod tests {
         for width in Width::all() {
             let (mut all, mut at) = (Vec::new(), 0);
             while at < text.len() {
-                at = ends(width, classes(), text.as_bytes(), at, all.len() + 7, &mut all);
+                at = ends(width, text.as_bytes(), at, all.len() + 7, &mut all);
             }
             prop_assert_eq!(&all, &expected, "{:?}: {:?}", width, text);
         }

@@ -4,7 +4,10 @@
 //! piece of up to 15 bytes is its own key, compared exactly; two of them share a cache line, and the
 //! older one goes when a third comes. Longer ones are kept in a map that is emptied when it is full.
 
-use super::merges::{Merges, Scratch};
+use super::{
+    lanes::{self, Merged, Piece},
+    merges::{Merges, Scratch},
+};
 use memmap2::MmapMut;
 use std::{collections::HashMap, io};
 
@@ -24,8 +27,7 @@ const LONG_PIECES: usize = 1 << 15;
 #[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C)]
 struct Entry {
-    /// The bytes, zeros, and the length in the last byte.
-    key: [u64; 2],
+    key: Key,
     /// The number of ids is in the upper byte of the first.
     ids: [u32; INLINE],
 }
@@ -44,9 +46,31 @@ pub(super) const MOST_IDS: u32 = 1 << COUNT_SHIFT;
 /// Pieces seen by a thread.
 pub(super) struct Words {
     lines: MmapMut,
-    long: HashMap<Box<[u8]>, Box<[u32]>, foldhash::fast::FixedState>,
-    scratch: Scratch,
-    keys: Vec<(u128, usize)>,
+    long: LongPieces,
+    batch: Batch,
+}
+
+/// What is kept between batches only for its memory.
+#[derive(Default)]
+struct Batch {
+    keys: Vec<(Key, usize)>,
+    /// The ids of the pieces that the cache has, and behind them room for one more.
+    known: Vec<u32>,
+    missing: Vec<Missing>,
+    /// The missing pieces that are their own key, and longer ones that can be merged side by side.
+    short: Vec<Piece>,
+    middle: Vec<Piece>,
+    merged_short: Merged,
+    merged_middle: Merged,
+}
+
+/// A piece that is not in the cache.
+struct Missing {
+    /// Where its ids belong among the known ones.
+    at: usize,
+    key: Key,
+    line: usize,
+    piece: Piece,
 }
 
 impl Words {
@@ -60,10 +84,12 @@ impl Words {
         // before the first touch; where the system has no large pages, nothing is lost.
         #[cfg(target_os = "linux")]
         let _ = lines.advise(memmap2::Advice::HugePage);
-        Ok(Self { lines, long: HashMap::default(), scratch: Scratch::default(), keys: Vec::new() })
+        Ok(Self { lines, long: LongPieces::default(), batch: Batch::default() })
     }
 
     /// Appends the ids of the pieces of `bytes` that begin at `start` and end at `ends`.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it must take on its caller's processor features")]
     pub(super) fn encode(
         &mut self,
         merges: &Merges,
@@ -72,84 +98,164 @@ impl Words {
         ends: &[usize],
         ids: &mut Vec<u32>,
     ) {
-        let Self { lines, long, scratch, keys } = self;
+        let Self { lines, long, batch } = self;
         let lines: &mut [Line] = bytemuck::cast_slice_mut(lines);
+        let known = batch.look(lines, long, bytes, start, ends);
+        let Batch { short, middle, merged_short, merged_middle, .. } = batch;
+        lanes::merge::<{ KEY_BYTES + 1 }>(merges, bytes, short, merged_short);
+        lanes::merge::<{ lanes::LONGEST }>(merges, bytes, middle, merged_middle);
+        ids.reserve(known + batch.missing.len() * INLINE);
+        let (mut done, mut n_short, mut n_middle) = (0, 0, 0);
+        for &Missing { at, key, line, piece } in &batch.missing {
+            ids.extend_from_slice(&batch.known[done..at]);
+            done = at;
+            if key != NO_KEY {
+                let merged = batch.merged_short.ids(n_short);
+                n_short += 1;
+                lines[line].keep(key, merged);
+                ids.extend_from_slice(merged);
+            } else if piece.end - piece.start <= lanes::LONGEST {
+                let merged = batch.merged_middle.ids(n_middle);
+                n_middle += 1;
+                long.keep(&bytes[piece.start..piece.end], merged);
+                ids.extend_from_slice(merged);
+            } else {
+                long.encode(merges, &bytes[piece.start..piece.end], ids);
+            }
+        }
+        ids.extend_from_slice(&batch.known[done..known]);
+    }
+}
+
+impl Batch {
+    /// Finds the ids of known pieces and lists the missing ones. Returns the number of known ids.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as in encode")]
+    fn look(
+        &mut self,
+        lines: &[Line],
+        long: &LongPieces,
+        bytes: &[u8],
+        mut start: usize,
+        ends: &[usize],
+    ) -> usize {
+        let Self { keys, known, missing, short, middle, .. } = self;
         // All lines are asked for before the first is read, so that their memory comes together.
         keys.clear();
-        let mut at = start;
-        for &end in ends {
-            let key = key(bytes, at, end);
+        keys.resize(ends.len(), (NO_KEY, 0));
+        let mut before = start;
+        for (&end, place) in ends.iter().zip(&mut *keys) {
+            let key = key(bytes, before, end);
             let line = line(key);
-            if key != 0 {
-                prefetch(&lines[line]);
-            }
-            keys.push((key, line));
-            at = end;
+            prefetch(&lines[line]);
+            *place = (key, line);
+            before = end;
         }
-        let mut at = start;
+        missing.clear();
+        short.clear();
+        middle.clear();
+        let mut room = ends.len() * INLINE + INLINE;
+        known.resize(room.max(known.len()), 0);
+        let mut count = 0;
         for (&end, &(key, line)) in ends.iter().zip(&*keys) {
-            if key == 0 {
-                long_piece(merges, &bytes[at..end], long, scratch, ids);
-            } else if !lines[line].look(key, ids) {
-                let first = ids.len();
-                merges.encode(&bytes[at..end], scratch, ids);
-                lines[line].keep(key, &ids[first..]);
+            let piece = Piece { start, end };
+            start = end;
+            let mut miss = || missing.push(Missing { at: count, key, line, piece });
+            if key == NO_KEY {
+                let text = &bytes[piece.start..piece.end];
+                if let Some(ids) = long.find(text) {
+                    room += ids.len();
+                    known.resize(room.max(known.len()), 0);
+                    known[count..count + ids.len()].copy_from_slice(ids);
+                    count += ids.len();
+                    continue;
+                }
+                miss();
+                if text.len() <= lanes::LONGEST {
+                    middle.push(piece);
+                }
+            } else if let Some(entry) = lines[line].find(key) {
+                // All of them, of which so many count: shorter than a loop.
+                let room = &mut known[count..count + INLINE];
+                room.copy_from_slice(&entry.ids);
+                room[0] &= ID_MASK;
+                count += (entry.ids[0] >> COUNT_SHIFT) as usize;
+            } else {
+                miss();
+                short.push(piece);
             }
-            at = end;
         }
+        count
     }
 }
 
 impl Line {
     #[inline]
-    fn look(&self, key: u128, ids: &mut Vec<u32>) -> bool {
-        let halves: [u64; 2] = bytemuck::cast(key);
-        let Some(entry) = self.0.iter().find(|entry| entry.key == halves) else { return false };
-        // All of them, then as many as there are: shorter than a loop.
-        let length = ids.len();
-        ids.extend_from_slice(&entry.ids);
-        ids[length] &= ID_MASK;
-        ids.truncate(length + (entry.ids[0] >> COUNT_SHIFT) as usize);
-        true
+    fn find(&self, key: Key) -> Option<&Entry> {
+        let is = |entry: &Entry| (entry.key[0] ^ key[0]) | (entry.key[1] ^ key[1]) == 0;
+        let (first, second) = (is(&self.0[0]), is(&self.0[1]));
+        // Which of the two it is cannot be foreseen: an index instead of a branch.
+        let entry = &self.0[usize::from(!first & second)];
+        (first | second).then_some(entry)
     }
 
-    fn keep(&mut self, key: u128, ids: &[u32]) {
+    fn keep(&mut self, key: Key, ids: &[u32]) {
         let Ok(count @ 0..=INLINE_U32) = u32::try_from(ids.len()) else { return };
-        let mut entry = Entry { key: bytemuck::cast(key), ids: [0; INLINE] };
+        let mut entry = Entry { key, ids: [0; INLINE] };
         entry.ids[..ids.len()].copy_from_slice(ids);
         entry.ids[0] |= count << COUNT_SHIFT;
         self.0 = [entry, self.0[0]];
     }
 }
 
-/// The piece as a number, 0 if it is too long to be one.
-#[inline]
-fn key(bytes: &[u8], start: usize, end: usize) -> u128 {
-    let length = end - start;
-    if length > KEY_BYTES {
-        return 0;
+/// A short piece as numbers: its bytes, zeros, and its length in the last byte.
+type Key = [u64; 2];
+
+/// The key of pieces that are too long to have one.
+const NO_KEY: Key = [0; 2];
+
+/// Which bits of 16 bytes belong to a piece of so many.
+const MASKS: [Key; KEY_BYTES + 1] = {
+    let mut masks = [NO_KEY; KEY_BYTES + 1];
+    let mut byte = 0;
+    while byte < KEY_BYTES {
+        let mut longer = byte + 1;
+        while longer <= KEY_BYTES {
+            masks[longer][byte / 8] |= 0xFF << (byte % 8 * 8);
+            longer += 1;
+        }
+        byte += 1;
     }
-    let text = if let Some(chunk) = bytes[start..].first_chunk::<16>() {
-        u128::from_le_bytes(*chunk) & ((1 << (length * 8)) - 1)
-    } else {
+    masks
+};
+
+#[inline]
+fn key(bytes: &[u8], start: usize, end: usize) -> Key {
+    let length = end - start;
+    let Some(mask) = MASKS.get(length) else { return NO_KEY };
+    let chunk = bytes[start..].first_chunk().copied().unwrap_or_else(|| {
         let mut chunk = [0; 16];
         chunk[..length].copy_from_slice(&bytes[start..end]);
-        u128::from_le_bytes(chunk)
-    };
-    text | (length as u128) << 120
+        chunk
+    });
+    let text = u128::from_le_bytes(chunk);
+    let [low, high] = halves(text);
+    [low & mask[0], high & mask[1] | (length as u64) << 56]
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the halves")]
+#[inline]
+const fn halves(text: u128) -> [u64; 2] {
+    [text as u64, (text >> 64) as u64]
 }
 
 #[inline]
-#[allow(clippy::cast_possible_truncation, reason = "the halves of products")]
-fn line(key: u128) -> usize {
-    let [low, high]: [u64; 2] = bytemuck::cast(key);
-    let low = low ^ 0x9E37_79B9_7F4A_7C15;
-    let high = high ^ 0xC2B2_AE3D_27D4_EB4F;
-    let product = u128::from(low).wrapping_mul(u128::from(high));
-    let mixed = (product as u64) ^ ((product >> 64) as u64);
-    // A product hides one factor where the other is 0.
-    let mixed = mixed ^ low.wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-    (mixed >> (64 - LINES.ilog2())) as usize
+fn line(key: Key) -> usize {
+    // The upper bits of a product depend on all bits of both factors.
+    let low = key[0].wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let high = key[1].wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+    // Below the number of lines, which is a usize.
+    usize::try_from((low ^ high) >> (64 - LINES.ilog2())).unwrap_or(0)
 }
 
 #[inline]
@@ -164,32 +270,40 @@ fn prefetch(line: &Line) {
     let _ = line;
 }
 
-fn long_piece(
-    merges: &Merges,
-    piece: &[u8],
-    long: &mut HashMap<Box<[u8]>, Box<[u32]>, foldhash::fast::FixedState>,
-    scratch: &mut Scratch,
-    ids: &mut Vec<u32>,
-) {
-    if let Some(known) = long.get(piece) {
-        ids.extend_from_slice(known);
-        return;
+/// Longer pieces that come back, such as runs of spaces.
+#[derive(Default)]
+struct LongPieces {
+    known: HashMap<Box<[u8]>, Box<[u32]>, foldhash::fast::FixedState>,
+    scratch: Scratch,
+}
+
+impl LongPieces {
+    #[inline]
+    fn find(&self, piece: &[u8]) -> Option<&[u32]> {
+        self.known.get(piece).map(AsRef::as_ref)
     }
-    let first = ids.len();
-    merges.encode(piece, scratch, ids);
-    // Runs of a script without spaces hardly come back.
-    if piece.len() <= LONGEST && piece.is_ascii() {
-        if long.len() >= LONG_PIECES {
-            long.clear();
+
+    fn encode(&mut self, merges: &Merges, piece: &[u8], ids: &mut Vec<u32>) {
+        let first = ids.len();
+        merges.encode(piece, &mut self.scratch, ids);
+        self.keep(piece, &ids[first..]);
+    }
+
+    fn keep(&mut self, piece: &[u8], ids: &[u32]) {
+        // Runs of a script without spaces hardly come back.
+        if piece.len() <= LONGEST && piece.is_ascii() {
+            if self.known.len() >= LONG_PIECES {
+                self.known.clear();
+            }
+            self.known.insert(piece.into(), ids.into());
         }
-        long.insert(piece.into(), ids[first..].into());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{KEY_BYTES, Line, Words, key, line};
-    use crate::tokenize::fast::merges::Merges;
+    use super::{KEY_BYTES, Key, Line, Words, key, line};
+    use crate::tokenize::fast::merges::{Merges, Scratch};
     use proptest::prelude::*;
 
     proptest! {
@@ -219,8 +333,9 @@ mod tests {
             for _ in 0..2 {
                 words.encode(&merges, text.as_bytes(), 0, &ends, &mut cached);
             }
+            let mut scratch = Scratch::default();
             for piece in pieces.iter().chain(&pieces) {
-                merges.encode(piece.as_bytes(), &mut words.scratch, &mut plain);
+                merges.encode(piece.as_bytes(), &mut scratch, &mut plain);
             }
             prop_assert_eq!(cached, plain);
         }
@@ -229,16 +344,16 @@ mod tests {
     #[test]
     fn a_third_piece_pushes_the_oldest_out() {
         let mut entries: Line = bytemuck::Zeroable::zeroed();
-        let keys: Vec<u128> = (1..=3).map(|n| key(&[n], 0, 1)).collect();
+        let keys: Vec<Key> = (1..=3).map(|n| key(&[n], 0, 1)).collect();
         for (id, &key) in (7..).zip(&keys) {
             entries.keep(key, &[id, id]);
         }
-        let mut ids = Vec::new();
-        assert!(!entries.look(keys[0], &mut ids) && ids.is_empty());
-        assert!(entries.look(keys[1], &mut ids) && entries.look(keys[2], &mut ids));
-        assert_eq!(ids, [8, 8, 9, 9]);
+        let ids = |entries: &Line, key| entries.find(key).map(|entry| entry.ids);
+        assert_eq!(ids(&entries, keys[0]), None);
+        assert_eq!(ids(&entries, keys[1]), Some([2 << 24 | 8, 8, 0, 0]));
+        assert_eq!(ids(&entries, keys[2]), Some([2 << 24 | 9, 9, 0, 0]));
         entries.keep(keys[0], &[1, 2, 3, 4, 5]);
-        assert!(!entries.look(keys[0], &mut ids), "five ids do not fit");
+        assert_eq!(ids(&entries, keys[0]), None, "five ids do not fit");
     }
 
     #[test]
