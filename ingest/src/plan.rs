@@ -4,7 +4,7 @@
 use crate::{
     blobs::{BlobError, BlobStore},
     decode::{DecodeOptions, Limits},
-    fetch::{Address, FetchError, FetchOptions, Fetcher},
+    fetch::{Address, Asking, FetchError, FetchOptions, Fetcher},
     pack::Overlong,
     pipeline::SourcePlan,
     record::{Extractor, RecordShape},
@@ -200,6 +200,12 @@ pub fn fetcher(manifest: &Manifest, unreachable: Unreachable) -> Result<Fetcher,
     let mut options = FetchOptions {
         allow_http: manifest.data.allow_http,
         keep: manifest.data.keep_fetched.unwrap_or(true),
+        asking: match unreachable {
+            _ if manifest.data.offline => Asking::Offline,
+            Unreachable::Refused => Asking::Noted,
+            // Who only looks leaves nothing behind.
+            Unreachable::Noted => Asking::Unnoted,
+        },
         ..FetchOptions::default()
     };
     if unreachable == Unreachable::Noted {

@@ -110,6 +110,9 @@ pub struct Data {
     /// Folder that remote files are fetched to; absent: `.cache/coda` beside the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
+    /// Whether only what was listed and fetched before is used.
+    #[serde(default)]
+    pub offline: bool,
     /// Whether fetched files stay in the cache after a build has read them; absent: they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_fetched: Option<bool>,

@@ -11,6 +11,7 @@ use std::path::Path;
 
 /// A manifest in which every key is present. Struct literals without `..`: a new field does not
 /// compile until it stands here.
+#[allow(clippy::too_many_lines, reason = "one literal with every key")]
 fn everything() -> Manifest {
     let some = || Some("x".to_owned());
     let chance = || Some(Schedule::Constant(0.5));
@@ -56,6 +57,7 @@ fn everything() -> Manifest {
         max_document_bytes: 1,
         overlong: Some(Overlong::Drop),
         cache: some(),
+        offline: false,
         keep_fetched: Some(true),
         allow_http: false,
         packing: Packing::BestFit,

@@ -128,7 +128,8 @@ def _taken_up(
     child.kill()
     child.wait()
     told = _run(program, work, env, fetch, 0)
-    whole = [p for p in cache.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    fetched = (cache / "files").rglob("*")
+    whole = [p for p in fetched if p.is_file() and not p.name.startswith(".")]
     same("files of the large object", len(whole), 1)
     holds("the large object is whole", whole[0].read_bytes() == content)
     whole[0].unlink()

@@ -112,7 +112,7 @@ impl FetchError {
                 Problem::Passing { .. } => {
                     "run the command again: it goes on with what was already fetched"
                 }
-                Problem::Offline(_) => "unset HF_HUB_OFFLINE to let it be fetched",
+                Problem::Offline(_) => "unset it to let the server be asked",
                 Problem::Gone => "check the address; a pattern finds what is there",
                 Problem::Refused(_) | Problem::Lasting(_) => return None,
             },

@@ -11,9 +11,9 @@ use super::{
     web::Web,
 };
 use coda_shards::commit;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 use walkdir::WalkDir;
@@ -29,13 +29,11 @@ pub(super) struct Hub {
     endpoint: String,
     token: Option<String>,
     cache: PathBuf,
-    /// Folder of listings: what a commit holds, also while only some of it is in the cache.
-    notes: PathBuf,
     offline: bool,
 }
 
 /// A file of a repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HubFile {
     pub(super) path: String,
     pub(super) bytes: u64,
@@ -65,8 +63,8 @@ struct Revision {
 }
 
 impl Hub {
-    /// Reads the environment through `get`. Our own cache takes the listings.
-    pub(super) fn from_env(own: &Path, get: &dyn Fn(&str) -> Option<String>) -> Self {
+    /// Reads the environment through `get`; `offline` may be set already.
+    pub(super) fn from_env(offline: bool, get: &dyn Fn(&str) -> Option<String>) -> Self {
         let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
         let user = || get("HOME").or_else(|| get("USERPROFILE")).unwrap_or_default();
         let home = get("HF_HOME").map_or_else(
@@ -83,13 +81,12 @@ impl Hub {
         let yes = |value: String| {
             matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
         };
-        let offline =
-            get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE")).is_some_and(yes);
+        let switch = get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE"));
+        let offline = offline || switch.is_some_and(yes);
         let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
-            notes: own.join("hub"),
             cache: named.map_or_else(|| home.join("hub"), PathBuf::from),
             offline,
         }
@@ -147,12 +144,6 @@ impl Hub {
         Ok(answer.sha)
     }
 
-    /// Where the listing of a folder is noted: commits do not change, so it holds for ever.
-    fn note(&self, repository: &str, commit: &str, folder: &str, deep: bool) -> PathBuf {
-        let what = format!("{repository}\0{commit}\0{}\0{deep}", folder.trim_end_matches('/'));
-        self.notes.join(format!("{}.json", &blake3::hash(what.as_bytes()).to_hex()[..32]))
-    }
-
     /// All files below a folder of a commit, or the file of that name.
     pub(super) async fn list(
         &self,
@@ -162,13 +153,8 @@ impl Hub {
         folder: &str,
         deep: bool,
     ) -> Result<Vec<HubFile>, Problem> {
-        let note = self.note(repository, at, folder, deep);
         if self.offline {
-            let noted = fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            return match noted {
-                Some(files) => Ok(files),
-                None => self.list_cached(repository, at, folder, deep),
-            };
+            return self.list_cached(repository, at, folder, deep);
         }
         let base = format!("{}/api/datasets/{repository}/tree/{at}", self.endpoint);
         let folder = folder.trim_end_matches('/');
@@ -176,14 +162,7 @@ impl Hub {
         let mut next = Some(format!("{base}{slash}{}?recursive={deep}", quoted(folder, true)));
         let mut files = Vec::new();
         for _ in 0..MAX_PAGES {
-            let Some(url) = next else {
-                // For later runs without the network. Not being able to note it is no fault.
-                let _ = fs::create_dir_all(&self.notes);
-                let _ = commit::write_atomic(&note, |out| {
-                    serde_json::to_writer(out, &files).map_err(io::Error::from)
-                });
-                return Ok(files);
-            };
+            let Some(url) = next else { return Ok(files) };
             if !url.starts_with(&self.endpoint) {
                 let message = "the listing goes on at another server".to_owned();
                 return Err(Problem::Lasting(message));
@@ -332,7 +311,7 @@ mod tests {
         let get = |name: &str| {
             pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Hub::from_env(Path::new("own"), &get)
+        Hub::from_env(false, &get)
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! What an address names: one file, a folder, or what a pattern matches.
 
 use super::{
-    Inner, Origin,
+    Asking, Inner, Origin,
     address::{Address, is_clean, is_pattern},
+    cache::Sum,
     download::Faults,
     error::{FetchError, Problem},
     hub,
 };
+use coda_shards::commit::{self, FileError};
 use globset::GlobBuilder;
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::{fs, io, path::PathBuf};
 
 /// A remote file that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +36,97 @@ struct Listed {
     origin: Origin,
 }
 
+/// A found file as it is noted in the cache: without its address, in which signatures may be.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    relative: String,
+    named: bool,
+    bytes: u64,
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<Sum>,
+}
+
+impl Noted {
+    fn of(found: &Found) -> Self {
+        let Found { relative, named, origin, bytes, .. } = found;
+        let commit = match &origin.address {
+            Address::Hub { revision, .. } => Some(revision.clone()),
+            Address::Object { .. } | Address::Web { .. } => None,
+        };
+        Self {
+            relative: relative.clone(),
+            named: *named,
+            bytes: *bytes,
+            path: origin.address.pattern().unwrap_or_default().to_owned(),
+            commit,
+            version: origin.version.clone(),
+            sum: origin.sum.clone(),
+        }
+    }
+
+    fn found(self, inner: &Inner, asked: &Address) -> Found {
+        let mut address = asked.with_path(&self.path);
+        if let (Address::Hub { revision, .. }, Some(commit)) = (&mut address, self.commit) {
+            *revision = commit;
+        }
+        let origin = Origin { address, version: self.version, sum: self.sum };
+        found(inner, &self.relative, self.named, origin, self.bytes)
+    }
+}
+
+/// Where the listing of an address is noted.
+fn note(inner: &Inner, address: &Address) -> PathBuf {
+    let asked = match address {
+        Address::Web { url } => url.clone(),
+        address => address.to_string(),
+    };
+    let name = blake3::hash(asked.as_bytes()).to_hex();
+    inner.cache.join("listings").join(format!("{}.json", &name[..32]))
+}
+
+/// The listing that was noted before.
+fn noted(inner: &Inner, address: &Address) -> Option<Vec<Found>> {
+    let text = fs::read(note(inner, address)).ok()?;
+    let files: Vec<Noted> = serde_json::from_slice(&text).ok()?;
+    Some(files.into_iter().map(|file| file.found(inner, address)).collect())
+}
+
+/// Notes a listing for runs without a network.
+fn keep(inner: &Inner, address: &Address, found: &[Found]) -> Result<(), FileError> {
+    let note = note(inner, address);
+    let folder = note.parent().unwrap_or(&note);
+    fs::create_dir_all(folder).map_err(|e| FileError::new("create", folder, e))?;
+    let files: Vec<Noted> = found.iter().map(Noted::of).collect();
+    commit::write_atomic(&note, |out| serde_json::to_writer(out, &files).map_err(io::Error::from))
+}
+
 pub(super) async fn list(inner: &Inner, address: &Address) -> Result<Vec<Found>, FetchError> {
+    let offline = inner.offline(address);
+    if let Some(switch) = offline {
+        if let Some(found) = noted(inner, address) {
+            return Ok(found);
+        }
+        // The hub's own cache can be looked through.
+        if !matches!(address, Address::Hub { .. }) {
+            let message = format!("{switch} is set, and it was never listed here");
+            return Err(Problem::Offline(message).at(address));
+        }
+    }
     let mut faults = Faults::new(inner.options.attempts, inner.options.pause);
     loop {
         match attempt(inner, address).await {
             Ok(found) if found.is_empty() => return Err(Problem::Gone.at(address)),
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                if inner.options.asking == Asking::Noted && offline.is_none() {
+                    keep(inner, address, &found)?;
+                }
+                return Ok(found);
+            }
             Err(problem) => faults.wait(problem).await.map_err(|problem| problem.at(address))?,
         }
     }

@@ -56,6 +56,17 @@ impl Origin {
     }
 }
 
+/// Whether servers are asked, and what is remembered of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// They are, and listings are noted for runs without a network.
+    Noted,
+    /// They are, and nothing is noted.
+    Unnoted,
+    /// They are not: only what was listed and fetched before is there.
+    Offline,
+}
+
 /// How patiently files are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchOptions {
@@ -71,6 +82,8 @@ pub struct FetchOptions {
     pub allow_http: bool,
     /// Whether files stay in the cache after they were read.
     pub keep: bool,
+    /// Whether servers are asked, and what is remembered of it.
+    pub asking: Asking,
 }
 
 impl Default for FetchOptions {
@@ -82,6 +95,7 @@ impl Default for FetchOptions {
             pause: Duration::from_millis(500),
             allow_http: false,
             keep: true,
+            asking: Asking::Noted,
         }
     }
 }
@@ -150,7 +164,7 @@ impl Fetcher {
             options,
             cache: cache.to_owned(),
             web: Web::new(&options)?,
-            hub: Hub::from_env(cache, env),
+            hub: Hub::from_env(options.asking == Asking::Offline, env),
             buckets: Mutex::new(HashMap::new()),
         };
         Ok(Self { inner: Arc::new(inner), runtime: Background(Some(runtime)) })
@@ -214,17 +228,26 @@ impl Inner {
         }
     }
 
+    /// Whether the server of an address must not be asked, and what says so.
+    fn offline(&self, address: &Address) -> Option<&'static str> {
+        if self.options.asking == Asking::Offline {
+            return Some("data.offline");
+        }
+        let hub = matches!(address, Address::Hub { .. }) && self.hub.is_offline();
+        hub.then_some("HF_HUB_OFFLINE")
+    }
+
     async fn open(&self, address: &Address, offset: u64) -> Result<Opened, Problem> {
+        if let Some(switch) = self.offline(address) {
+            let message = format!("{switch} is set, and the file is not in the cache");
+            return Err(Problem::Offline(message));
+        }
         match address {
             Address::Object { service, bucket, key } => {
                 self.bucket(*service, bucket)?.open_at(key, offset).await
             }
             Address::Web { url } => self.web.open(url, offset, None).await,
             Address::Hub { repository, revision, path } => {
-                if self.hub.is_offline() {
-                    let message = "HF_HUB_OFFLINE is set, and the file is not in the cache";
-                    return Err(Problem::Offline(message.to_owned()));
-                }
                 let url = self.hub.url(repository, revision, path);
                 self.web.open(&url, offset, self.hub.token()).await
             }

@@ -123,12 +123,27 @@ fn remote_files_give_the_bytes_of_local_ones() {
     let looks = place.server.requests();
     assert!(looks.iter().all(|r| r.headers["range"] == "bytes=0-0"), "{looks:?}");
 
+    // Without a network, from what is noted and fetched.
+    place.server.requests();
+    let (code, told) =
+        place.run(&["--manifest", "remote.yaml", "--out", "offline", "data.offline=true"]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(place.index("offline"), place.index("remote"));
+    let never = format!("data.sources.0.paths=[{}]", place.server.url("/files/none.jsonl"));
+    let (code, told) = place.run(&["--manifest", "remote.yaml", "data.offline=true", &never]);
+    assert!(code == 3 && told.contains("data.offline is set"), "{code}: {told}");
+    assert!(place.server.requests().is_empty(), "nothing was asked");
+    for name in super::files_below(&place.path(".cache")) {
+        let text = fs::read(place.path(".cache").join(&name)).expect("readable");
+        assert!(!String::from_utf8_lossy(&text).contains("sesame"), "a signature is in {name}");
+    }
+
     // Nothing needs to stay: the same set comes out, to the byte.
     let arguments = ["--manifest", "remote.yaml", "--out", "lean", "data.keep_fetched=false"];
     let (code, told) = place.run(&arguments);
     assert_eq!(code, 0, "{told}");
     assert_eq!(place.index("lean"), place.index("remote"));
-    assert_eq!(super::files_below(&place.path(".cache/coda")), Vec::<String>::new());
+    assert_eq!(super::files_below(&place.path(".cache/coda/files")), Vec::<String>::new());
 
     // Another version at the source is another recipe.
     place.server.page("/files/c.jsonl", Page::File(documents(900..1000), "v2"));

@@ -174,7 +174,7 @@ fn offline_only_the_cache_is_used_and_what_is_missing_is_named() {
     let offline = place.fetcher(&[("HF_HUB_OFFLINE", "1")]);
     let told = |text: &str| {
         let error = list(&offline, text).expect_err("not in the cache");
-        assert!(error.hint().is_some_and(|hint| hint.contains("HF_HUB_OFFLINE")), "{error}");
+        assert!(error.to_string().contains("HF_HUB_OFFLINE") && error.hint().is_some(), "{error}");
         error.to_string()
     };
     assert!(told("hf://datasets/org/name/data/**").contains("refs/main"));
@@ -188,7 +188,7 @@ fn offline_only_the_cache_is_used_and_what_is_missing_is_named() {
     let error = list(&offline, "hf://datasets/org/name/data/z.jsonl").expect_err("not there");
     assert!(error.to_string().contains("data/z.jsonl"), "{error}");
     // Without our note of the listing, as when Python filled the cache, its files are what there is.
-    fs::remove_dir_all(place.folder.path().join("own/hub")).expect("removed");
+    fs::remove_dir_all(place.folder.path().join("own/listings")).expect("removed");
     let cached = list(&offline, "hf://datasets/org/name/data/**").expect("in the cache");
     assert_eq!(cached, all);
     // With it, a file that was never fetched is missed.

@@ -5,7 +5,7 @@ mod hub;
 pub(crate) mod server;
 mod web;
 
-use coda_ingest::fetch::{Address, FetchError, FetchOptions, Fetcher, Found};
+use coda_ingest::fetch::{Address, Asking, FetchError, FetchOptions, Fetcher, Found};
 use coda_ingest::source::{Container, InputFile};
 use std::{
     path::Path,
@@ -24,6 +24,7 @@ pub(crate) const OPTIONS: FetchOptions = FetchOptions {
     pause: Duration::from_millis(2),
     allow_http: false,
     keep: true,
+    asking: Asking::Noted,
 };
 
 pub(crate) fn fetcher(cache: &Path) -> Fetcher {

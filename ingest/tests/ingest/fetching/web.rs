@@ -100,7 +100,7 @@ fn another_version_is_never_mixed_in() {
         let error = fetch(&fetcher, &found).expect_err("another version");
         assert!(error.hint().is_some_and(|hint| hint.contains("anew")), "{fault:?}: {error}");
         assert!(matches!(problem(error), Problem::Changed(_)), "{fault:?}");
-        let left = files_below(cache.path());
+        let left = files_below(&cache.path().join("files"));
         assert!(left.is_empty(), "{fault:?}: {left:?}");
         // Listed anew, the other version is another file.
         let other = content(LENGTH + 1);
