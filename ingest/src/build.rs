@@ -5,6 +5,7 @@
 //! finished set are the same.
 
 use crate::{
+    dedup::{DedupError, Deduper},
     pack::PackedRow,
     part::PartError,
     pipeline::{
@@ -79,6 +80,9 @@ pub enum BuildError {
     /// A part could not be written or merged.
     #[error(transparent)]
     Part(#[from] PartError),
+    /// The state of deduplication cannot be kept.
+    #[error(transparent)]
+    Dedup(#[from] DedupError),
     /// The system gives no threads.
     #[error("cannot start {jobs} worker threads")]
     Threads {
@@ -95,7 +99,6 @@ pub enum BuildError {
 /// [`BuildError`]; then no finished set was written, and one that was there before is untouched.
 pub fn build(plan: &Plan, options: &BuildOptions<'_>) -> Result<Built, BuildError> {
     let workers = workers(options.jobs)?;
-    let line = plan.line(&workers, options.progress, options.stop);
     let named = plan.sources.iter().zip(&plan.licenses);
     let set = SetPlan {
         row_length: plan.row_length,
@@ -116,14 +119,24 @@ pub fn build(plan: &Plan, options: &BuildOptions<'_>) -> Result<Built, BuildErro
             .collect(),
     };
     put(options.out, options.replace, &options.recipe, |dir, anew| {
-        let mut fresh = true;
-        write_set(dir, &set, anew, |number, commit, from| {
-            if std::mem::take(&mut fresh) && (number > 0 || from.is_some()) {
-                options.progress.skip_to(bytes_before(plan, number, from.as_ref()));
-                options.progress.say("going on behind the last finished shard");
+        let (mut fresh, mut dedup) = (true, None);
+        let state = dedup_state(dir);
+        let built = write_set(dir, &set, anew, |number, commit, from| {
+            if std::mem::take(&mut fresh) {
+                dedup = open_dedup(plan, &state, from.as_ref())?;
+                if number > 0 || from.is_some() {
+                    options.progress.skip_to(bytes_before(plan, number, from.as_ref()));
+                    options.progress.say("going on behind the last finished shard");
+                }
             }
-            run_source(&plan.sources[number], &line, commit, from).map_err(from_pipeline)
-        })
+            let dedup = dedup.as_ref();
+            let line = Line { dedup, ..plan.line(&workers, options.progress, options.stop) };
+            let mut commit = Flushing { commit, dedup };
+            run_source(&plan.sources[number], &line, &mut commit, from).map_err(from_pipeline)
+        })?;
+        drop(dedup);
+        remove_state(&state)?;
+        Ok(built)
     })
 }
 
@@ -147,16 +160,20 @@ pub(crate) fn put(
     if let Some(index) = waiting.filter(|index| index.manifest_hash == recipe) {
         // A run was killed when only the renaming was left to do.
         coda_shards::tidy(&next)?;
+        remove_state(&dedup_state(&next))?;
         commit::replace_dir(&next, out)?;
         let tokens_before = index.totals.tokens;
         return Ok(Built { index, reports: Vec::new(), tokens_before });
     }
     let built = match write(&next, false) {
-        Err(BuildError::Shards(
-            ShardError::OtherBuild { .. }
-            | ShardError::Damaged { .. }
-            | ShardError::Occupied { .. },
-        )) => {
+        Err(
+            BuildError::Shards(
+                ShardError::OtherBuild { .. }
+                | ShardError::Damaged { .. }
+                | ShardError::Occupied { .. },
+            )
+            | BuildError::Dedup(DedupError::Damaged { .. }),
+        ) => {
             commit::remove_dir(&next)?;
             write(&next, true)
         }
@@ -182,12 +199,69 @@ pub fn recover(out: &Path) -> Result<(), BuildError> {
     let finished = |dir: &Path| dir.join(coda_shards::INDEX_FILE).exists();
     if !finished(out) && finished(&next) {
         coda_shards::tidy(&next)?;
+        remove_state(&dedup_state(&next))?;
         commit::replace_dir(&next, out)?;
     }
     if finished(out) {
         coda_shards::tidy(out)?;
+        remove_state(&dedup_state(out))?;
+        if !next.exists() {
+            remove_state(&dedup_state(&next))?;
+        }
     }
     Ok(commit::remove_trash_of(out)?)
+}
+
+/// Where the state of deduplication is kept while the set in `dir` is built.
+fn dedup_state(dir: &Path) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!(".dedup-{name}"))
+}
+
+fn remove_state(state: &Path) -> Result<(), FileError> {
+    if state.symlink_metadata().is_ok() {
+        commit::remove_dir(state)?;
+    }
+    // What a run left that was killed while it removed it.
+    commit::remove_trash_of(state)
+}
+
+/// Deduplication from its start, or as it was before the record at which the build goes on.
+fn open_dedup(
+    plan: &Plan,
+    state: &Path,
+    current: Option<&SourceProgress>,
+) -> Result<Option<Deduper>, BuildError> {
+    if plan.dedup.is_none() || current.is_none() {
+        remove_state(state)?;
+    }
+    let Some(keys) = &plan.dedup else { return Ok(None) };
+    let dedup = Deduper::open(state, keys)?;
+    if let Some(current) = current {
+        dedup.resume(current.decided_before())?;
+    }
+    Ok(Some(dedup))
+}
+
+/// Puts the state of deduplication on disk before the notes that count on it.
+struct Flushing<'a> {
+    commit: &'a mut dyn Commit,
+    dedup: Option<&'a Deduper>,
+}
+
+impl Commit for Flushing<'_> {
+    fn row(&mut self, row: PackedRow) -> Result<bool, CommitError> {
+        self.commit.row(row)
+    }
+
+    fn note(&mut self, progress: SourceProgress) -> Result<(), CommitError> {
+        self.dedup.map_or(Ok(()), Deduper::flush)?;
+        self.commit.note(progress)
+    }
+
+    fn reject(&mut self, reject: Reject) -> Result<(), CommitError> {
+        self.commit.reject(reject)
+    }
 }
 
 /// A thread pool for a build.
@@ -296,7 +370,11 @@ fn bytes_before(plan: &Plan, finished: usize, current: Option<&SourceProgress>) 
 
 /// Brings a [`ShardError`] back that went through the pipeline as any error.
 pub(crate) fn from_pipeline(error: PipelineError) -> BuildError {
-    let PipelineError::Commit(inner) = error else { return BuildError::Pipeline(error) };
+    let inner = match error {
+        PipelineError::Commit(inner) => inner,
+        PipelineError::Dedup(error) => return BuildError::Dedup(error),
+        other => return BuildError::Pipeline(other),
+    };
     match inner.downcast::<ShardError>() {
         Ok(error) => BuildError::Shards(*error),
         Err(other) => BuildError::Pipeline(PipelineError::Commit(other)),
@@ -362,6 +440,9 @@ impl Plan {
             row_length: self.row_length,
             overlong: self.overlong,
             packing: self.packing,
+            benchmarks: self.benchmarks.as_ref(),
+            marker: self.marker.as_ref(),
+            dedup: None,
             decode: self.decode.clone(),
             fetch: self.fetch.as_ref(),
             workers,

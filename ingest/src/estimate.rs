@@ -1,8 +1,8 @@
 //! What a build would give, from a sample of each source.
 
 use crate::{
-    decode::{Batch, BatchSink, Body, DecodeError, decode},
-    pipeline::{Line, SourcePlan},
+    decode::{Batch, BatchSink, DecodeError, RawRecord, decode},
+    pipeline::{Line, Outcome, SourcePlan, encode, prepare},
     record::Document,
     source::{Container, InputFile},
 };
@@ -25,6 +25,8 @@ pub struct Estimate {
     pub sampled_documents: u64,
     /// Records that would be rejected, by reason.
     pub sampled_rejects: BTreeMap<&'static str, u64>,
+    /// Usable documents that a rule would leave out, by rule; duplicates are not looked for.
+    pub sampled_drops: BTreeMap<&'static str, u64>,
     /// One reject's message.
     pub reject_example: Option<String>,
     /// Whether no file was there to sample, and a ratio stands for it.
@@ -42,6 +44,7 @@ struct Sample {
     tokens: u64,
     consumed: u64,
     rejects: BTreeMap<&'static str, u64>,
+    drops: BTreeMap<&'static str, u64>,
     example: Option<String>,
 }
 
@@ -68,6 +71,9 @@ pub fn estimate(plan: &SourcePlan, line: &Line<'_>) -> Result<Estimate, DecodeEr
         for (reason, count) in sample.rejects {
             *total.rejects.entry(reason).or_default() += count;
         }
+        for (reason, count) in sample.drops {
+            *total.drops.entry(reason).or_default() += count;
+        }
         total.example = total.example.or(sample.example);
     }
     let file_bytes: u64 = plan.files.iter().map(|file| file.bytes).sum();
@@ -79,6 +85,7 @@ pub fn estimate(plan: &SourcePlan, line: &Line<'_>) -> Result<Estimate, DecodeEr
     Ok(Estimate {
         sampled_documents: total.documents,
         sampled_rejects: total.rejects,
+        sampled_drops: total.drops,
         reject_example: total.example,
         by_ratio: false,
         tokens,
@@ -137,7 +144,7 @@ fn sample_file(
     let mut look = |batch: Batch| {
         sample.consumed += batch.consumed;
         for record in &batch.records {
-            sample.record(plan, line, &batch.bytes, &record.body);
+            sample.record(plan, line, &batch, record);
         }
         // Column containers report what they have read a row group at a time.
         sample.text_bytes < LOOKED_AT || sample.consumed == 0
@@ -150,8 +157,8 @@ fn sample_file(
 }
 
 impl Sample {
-    fn record(&mut self, plan: &SourcePlan, line: &Line<'_>, bytes: &[u8], body: &Body) {
-        let document = match plan.extractor.document(bytes, body) {
+    fn record(&mut self, plan: &SourcePlan, line: &Line<'_>, batch: &Batch, record: &RawRecord) {
+        let document = match plan.extractor.document(&batch.bytes, &record.body) {
             Ok(document) => document,
             Err(fault) => {
                 *self.rejects.entry(fault.reason).or_default() += 1;
@@ -167,17 +174,19 @@ impl Sample {
         if self.tokenized_bytes >= TEXT_BYTES {
             return;
         }
-        let ids = match (&document, &plan.chat) {
-            (Document::Text(text), _) => line.encoder.encode(text).map(|ids| ids.len() + 1).ok(),
-            (Document::Chat(messages), Some(chat)) => {
-                chat.encode(line.encoder, messages).map(|row| row.ids.len()).ok()
+        // The length before cleaning counts: it is what a byte of the file gives.
+        let ids = match encode(plan, line, batch, record, prepare(plan, line, batch, record)) {
+            Outcome::Text { ids, .. } => ids.len(),
+            Outcome::Chat { row, .. } => row.ids.len(),
+            Outcome::Dropped { reason } => {
+                *self.drops.entry(reason).or_default() += 1;
+                self.tokenized_bytes += length;
+                return;
             }
-            (Document::Chat(_), None) => None,
+            Outcome::Rejected { .. } | Outcome::Recorded(_) => return,
         };
-        if let Some(ids) = ids {
-            self.documents += 1;
-            self.tokenized_bytes += length;
-            self.tokens += ids as u64;
-        }
+        self.documents += 1;
+        self.tokenized_bytes += length;
+        self.tokens += ids as u64;
     }
 }

@@ -1,4 +1,4 @@
-//! Corpora to shard sets: `source → decode → record → tokenize → pack → write`.
+//! Corpora to shard sets: `source → decode → record → clean → dedup → tokenize → pack → write`.
 //!
 //! * [`plan`]: a manifest, its tokenizer and its files, checked;
 //! * [`source`]: which files a source consists of;
@@ -6,6 +6,10 @@
 //! * [`decode`]: containers to raw records, with caps against hostile input;
 //! * [`blobs`]: texts that a corpus names by id, in a local store;
 //! * [`record`]: raw records to documents and conversations;
+//! * [`clean`]: changes to texts, and documents left out by how they look;
+//! * [`dedup`]: documents that an earlier one makes superfluous;
+//! * [`contamination`]: documents that hold text of a benchmark;
+//! * [`words`]: texts as hashes of words, for all that looks at repetition;
 //! * [`tokenize`]: text to ids, exactly as Hugging Face `tokenizers` gives them;
 //! * [`pack`]: documents to rows;
 //! * [`pipeline`]: one source through all of it, in parallel, with the same bytes for any number of
@@ -14,12 +18,17 @@
 //! * [`prefetch`]: everything remote of a plan, ahead of time;
 //! * [`part`]: the same in parts, by several processes or machines, and their merge;
 //! * [`estimate`]: what a build would give;
+//! * [`explain`]: what happens to one document, and why;
 //! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
 
 pub mod blobs;
 pub mod build;
+pub mod clean;
+pub mod contamination;
 pub mod decode;
+pub mod dedup;
 pub mod estimate;
+pub mod explain;
 pub mod fetch;
 pub mod pack;
 pub mod part;
@@ -32,3 +41,4 @@ pub mod reject;
 pub mod source;
 pub mod tokenize;
 pub mod train_tokenizer;
+pub mod words;

@@ -13,6 +13,7 @@ Examples:
   coda-ingest fetch --manifest manifests/pretrain.yaml
   coda-ingest --manifest my.yaml --task 2/8 --out parts/2
   coda-ingest merge parts/* --out shards/pre
+  coda-ingest --manifest my.yaml --explain docs:corpora/docs.jsonl:17
   coda-ingest inspect shards/pre --row 0 --text
   coda-ingest verify shards/pre
   coda-ingest train-tokenizer --input src/ --vocab-size 4096 --out tokenizer.json

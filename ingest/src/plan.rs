@@ -3,7 +3,10 @@
 
 use crate::{
     blobs::{BlobError, BlobStore},
+    clean::Cleaner,
+    contamination::{self, BenchmarkError, Benchmarks},
     decode::{DecodeOptions, Limits},
+    dedup::Marker,
     fetch::{Address, Asking, FetchError, FetchOptions, Fetcher},
     pack::Overlong,
     pipeline::SourcePlan,
@@ -13,8 +16,10 @@ use crate::{
     },
     tokenize::{ChatEncoder, SpecialNames, Specials, Tokenizer, TokenizerError, Vocabulary},
 };
-use coda_manifests::{Format, Manifest, Packing, PathError, Source, SourceKind};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use coda_manifests::{
+    Clean, Decontaminate, Dedup, Format, Manifest, Packing, PathError, Source, SourceKind,
+};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 /// Changes when the same manifest and inputs would give other rows than before.
 const INGEST_VERSION: u32 = 1;
@@ -35,6 +40,14 @@ pub struct Plan {
     pub overlong: Overlong,
     /// How documents become rows.
     pub packing: Packing,
+    /// Benchmarks whose text is left out.
+    pub benchmarks: Option<Benchmarks>,
+    /// The benchmarks' files.
+    benchmark_files: Vec<InputFile>,
+    /// Makes what documents are compared by.
+    pub marker: Option<Marker>,
+    /// Which repeated documents are left out.
+    pub dedup: Option<Dedup>,
     /// Caps for the decoders.
     pub decode: DecodeOptions,
     /// What brings remote files, when there are any.
@@ -73,6 +86,9 @@ pub enum PlanError {
     /// The blob store cannot be read.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// A benchmark cannot be used.
+    #[error(transparent)]
+    Benchmark(#[from] BenchmarkError),
     /// The fields of a conversation source do not say where the turns are.
     #[error("source {name:?}: fields must give instruction and output, or messages")]
     Fields {
@@ -91,6 +107,7 @@ impl PlanError {
             Self::Source(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Digest(_) | Self::Blobs(_) => None,
+            Self::Benchmark(error) => contamination::hint(error),
             Self::Fields { .. } => Some(
                 "for example `fields: {instruction: question, output: answer}` or \
                  `fields: {messages: conversation}`"
@@ -106,8 +123,8 @@ impl PlanError {
             Self::Path(error) => error.is_usage(),
             Self::Source(error) => error.is_usage(),
             Self::Fetch(error) => error.is_usage(),
-            Self::Digest(_) | Self::Blobs(_) => false,
-            Self::Tokenizer(_) | Self::Fields { .. } => true,
+            Self::Digest(_) | Self::Blobs(_) | Self::Benchmark(BenchmarkError::Read(_)) => false,
+            Self::Tokenizer(_) | Self::Benchmark(_) | Self::Fields { .. } => true,
         }
     }
 }
@@ -139,12 +156,28 @@ impl Plan {
             data.sources.iter().flat_map(|source| &source.paths).any(|path| Address::is_one(path));
         let fetch = remote.then(|| fetcher(manifest, unreachable)).transpose()?;
         let lister = Lister { manifest, fetch: fetch.as_ref(), unreachable };
-        let sources = data
-            .sources
-            .iter()
-            .map(|source| plan_source(&lister, source, &tokenizer))
+        let sources = (0..)
+            .zip(&data.sources)
+            .map(|(number, source)| plan_source(&lister, (number, source), &tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
+        let decode = DecodeOptions {
+            columns: Vec::new(),
+            max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
+            limits: Limits::default(),
+        };
+        let (benchmark_files, benchmarks) = match &data.decontaminate {
+            None => (Vec::new(), None),
+            Some(keys) => {
+                let files = benchmark_files(manifest, keys)?;
+                let benchmarks = Benchmarks::load(&files, keys, &decode)?;
+                (files, Some(benchmarks))
+            }
+        };
         Ok(Self {
+            benchmarks,
+            benchmark_files,
+            marker: data.dedup.as_ref().map(Marker::new),
+            dedup: data.dedup.clone(),
             specials,
             sources,
             licenses: data.sources.iter().map(|source| source.license.clone()).collect(),
@@ -154,11 +187,7 @@ impl Plan {
                 coda_manifests::Overlong::Drop => Overlong::Drop,
             },
             packing: data.packing,
-            decode: DecodeOptions {
-                columns: Vec::new(),
-                max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
-                limits: Limits::default(),
-            },
+            decode,
             fetch,
             manifest_hash: manifest.hash(),
             tokenizer,
@@ -181,6 +210,9 @@ impl Plan {
             if let Some(store) = &source.blobs {
                 hasher.update(store.digest()?.as_bytes());
             }
+        }
+        if !self.benchmark_files.is_empty() {
+            hasher.update(digest(&self.benchmark_files)?.as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
@@ -240,10 +272,7 @@ impl Lister<'_> {
             }
             let path = self.manifest.roots().resolve_glob(text)?;
             let files = list_files(&source.name, &[path], filters)?;
-            // Folders and globs find links; each must lead to where the manifest may read.
-            for file in files.iter().filter(|file| file.path.is_symlink()) {
-                self.manifest.roots().admit(&file.path)?;
-            }
+            admit(self.manifest, &files)?;
             listed.files.extend(files);
         }
         let mut seen = HashSet::new();
@@ -279,7 +308,7 @@ impl Lister<'_> {
 
 fn plan_source(
     lister: &Lister<'_>,
-    source: &Source,
+    (number, source): (u16, &Source),
     tokenizer: &Vocabulary,
 ) -> Result<SourcePlan, PlanError> {
     let manifest = lister.manifest;
@@ -315,14 +344,32 @@ fn plan_source(
     };
     Ok(SourcePlan {
         name: source.name.clone(),
+        number,
         files,
         origins,
         unlisted,
         extractor: Extractor::new(shape),
+        cleaner: Cleaner::new(Clean::resolve(source.clean.as_ref(), manifest.data.clean.as_ref())),
         blobs,
         chat,
         budget: source.tokens.map(|tokens| tokens.0),
     })
+}
+
+/// Folders and globs find links; each must lead to where the manifest may read.
+fn admit(manifest: &Manifest, files: &[InputFile]) -> Result<(), PathError> {
+    let mut links = files.iter().filter(|file| file.path.is_symlink());
+    links.try_for_each(|file| manifest.roots().admit(&file.path).map(drop))
+}
+
+fn benchmark_files(manifest: &Manifest, keys: &Decontaminate) -> Result<Vec<InputFile>, PlanError> {
+    let paths = keys.files.iter().map(|path| manifest.roots().resolve_glob(path));
+    let paths = paths.collect::<Result<Vec<PathBuf>, _>>()?;
+    let relative_to = manifest.roots().allowed().to_vec();
+    let files =
+        list_files("data.decontaminate", &paths, &Filters { relative_to, ..Filters::default() })?;
+    admit(manifest, &files)?;
+    Ok(files)
 }
 
 fn shape(source: &Source) -> Result<RecordShape, PlanError> {

@@ -1,5 +1,7 @@
 //! What the types alone cannot say about a manifest's values.
 
+mod cleaning;
+
 use crate::{
     ConditionedSpan, Curriculum, Data, Manifest, Model, Packing, Schedule, Source, SourceKind,
     Stage, Train,
@@ -102,6 +104,7 @@ fn check_data(data: &Data, stage: Stage) -> Checked {
         })?;
         check_source(source, stage, &key)?;
     }
+    cleaning::check(data)?;
     check_mixing(data)?;
     require(stage != Stage::Post || data.packing == Packing::Concat, "data.packing", || {
         "in stage post every conversation has a row of its own; nothing is packed".to_owned()

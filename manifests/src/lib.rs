@@ -31,6 +31,7 @@
 //! ```
 
 mod check;
+mod cleaning;
 mod error;
 mod load;
 mod mixing;
@@ -42,6 +43,10 @@ mod schedule;
 mod token_count;
 mod types;
 
+pub use cleaning::{
+    Clean, CleanProfile, ControlCharacters, Decontaminate, Dedup, DedupScope, KeepOrStrip, Near,
+    Newlines,
+};
 pub use error::{ManifestError, Place};
 pub use mixing::Packing;
 pub use remote::{ARCHIVE_URL, Blobs};

@@ -1,7 +1,7 @@
 //! From YAML text to a checked manifest, and back.
 
 use crate::node::{Node, ReadError, ReadErrorKind, Value};
-use crate::{Blobs, Data, check, overrides};
+use crate::{Blobs, Clean, Data, Decontaminate, Dedup, check, overrides};
 use crate::{
     Manifest, ManifestError, Overlong, Packing, PathError, Place, Profile, Roots, Source, Tokenizer,
 };
@@ -118,9 +118,9 @@ impl Manifest {
     }
 
     /// BLAKE3, as hex, of the keys that decide the bytes of the shard set: the control tokens, the
-    /// row length, the shard size, the document limit, the handling of long conversations, the packing
-    /// and the sources without their weights and epochs. Not the content of any file, and not where
-    /// the output goes.
+    /// row length, the shard size, the document limit, the handling of long conversations, the packing,
+    /// cleaning with its profiles spelled out, deduplication, decontamination and the sources without
+    /// their weights and epochs. Not the content of any file, and not where the output goes.
     ///
     /// # Panics
     /// Never: every manifest is a tree of plain values.
@@ -136,6 +136,10 @@ impl Manifest {
             overlong: Overlong,
             #[serde(skip_serializing_if = "Packing::is_default")]
             packing: Packing,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            dedup: Option<Dedup>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            decontaminate: Option<&'a Decontaminate>,
             sources: Vec<&'a Source>,
         }
         let Data { row_length, rows_per_shard, max_document_bytes, .. } = self.data;
@@ -143,11 +147,15 @@ impl Manifest {
             .data
             .sources
             .iter()
-            .map(|source| Source {
-                weight: None,
-                epochs: None,
-                blobs: source.blobs.as_ref().map(Blobs::decisive),
-                ..source.clone()
+            .map(|source| {
+                let clean = Clean::resolve(source.clean.as_ref(), self.data.clean.as_ref());
+                Source {
+                    weight: None,
+                    epochs: None,
+                    clean: (!clean.is_off()).then_some(clean),
+                    blobs: source.blobs.as_ref().map(Blobs::decisive),
+                    ..source.clone()
+                }
             })
             .collect();
         let decisive = Decisive {
@@ -158,6 +166,8 @@ impl Manifest {
             max_document: max_document_bytes,
             overlong: self.overlong(),
             packing: self.data.packing,
+            dedup: self.data.dedup.clone().map(|dedup| Dedup { memory: 0, ..dedup }),
+            decontaminate: self.data.decontaminate.as_ref(),
             sources: unweighted.iter().collect(),
         };
         let json = serde_json::to_vec(&decisive).expect("a manifest is a tree of plain values");

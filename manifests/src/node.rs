@@ -193,6 +193,7 @@ impl de::Error for ReadError {
             "u32" | "u64" => "a whole number from 0 on".to_owned(),
             "f64" => "a number".to_owned(),
             "a sequence" => "a list".to_owned(),
+            "a tuple of size 2" => "a list of 2".to_owned(),
             "a boolean" => "true or false".to_owned(),
             other => other.to_owned(),
         };

@@ -1,7 +1,7 @@
 //! The keys of a manifest as types. `docs/manifest.md` tells the same to users; a test holds the
 //! two together.
 
-use crate::{Blobs, Packing, Roots, Schedule, TokenCount, schedule};
+use crate::{Blobs, Clean, Decontaminate, Dedup, Packing, Roots, Schedule, TokenCount, schedule};
 use serde::{Deserialize, Serialize};
 
 /// A whole manifest: what to ingest, what the model sees, and how it is trained.
@@ -122,6 +122,15 @@ pub struct Data {
     /// How documents become rows.
     #[serde(default, skip_serializing_if = "Packing::is_default")]
     pub packing: Packing,
+    /// Cleaning of all sources; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean: Option<Clean>,
+    /// Which repeated documents are left out; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<Dedup>,
+    /// Which benchmarks must not be in the data; absent: not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<Decontaminate>,
     /// The sources, in the order in which they are ingested.
     pub sources: Vec<Source>,
 }
@@ -168,6 +177,9 @@ pub struct Source {
     /// Globs of what to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Cleaning of this source; its keys go before those of `data.clean`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean: Option<Clean>,
     /// Licence of the source, for the card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,

@@ -312,6 +312,8 @@ fn the_hash_covers_what_decides_the_shards_and_nothing_else() {
         "curriculum.p1=0.5",
         "tokenizer.path=moved.json",
         "data.overlong=truncate",
+        "data.clean={}",
+        "data.clean={profile: none}",
     ] {
         assert_eq!(hash(&[same]), plain, "{same}");
     }
@@ -329,9 +331,78 @@ fn the_hash_covers_what_decides_the_shards_and_nothing_else() {
         "data.sources.0.text_field=body",
         "data.sources.0.extensions=[rs]",
         "data.sources.0.license=MIT",
+        "data.clean={min_chars: 3}",
+        "data.clean={profile: prose}",
+        "data.clean={profile: code}",
+        "data.sources.0.clean={max_lines: 9}",
+        "data.dedup={}",
+        "data.dedup={scope: source}",
+        "data.dedup={near: {}}",
+        "data.dedup={near: {seed: 1}}",
+        "data.decontaminate={files: [x], fields: [y]}",
     ] {
         assert!(seen.insert(hash(&[other])), "{other}");
     }
+    // Where memory ends, the disk begins.
+    assert_eq!(hash(&["data.dedup={memory: 2000000}"]), hash(&["data.dedup={}"]));
+    // Where a rule stands does not matter, only what it says.
+    let own = hash(&["data.sources.0.clean={profile: code, min_chars: 3}"]);
+    assert_eq!(hash(&["data.clean={profile: code}", "data.sources.0.clean={min_chars: 3}"]), own);
+    let other = "data.sources.0.clean={profile: code, min_chars: 3}";
+    assert_eq!(hash(&["data.clean={profile: prose, max_lines: 9}", other]), own);
+}
+
+#[test]
+fn cleaning_keys_are_checked() {
+    let of = |overrides: &[&str]| messages(overrides.iter().map(|text| load(YAML, &[text])));
+    assert_snapshot!(of(&[
+        "data.clean={min_alnum_share: 1.5}",
+        "data.clean={max_chars: 0}",
+        "data.clean={min_chars: 9, max_chars: 8}",
+        "data.sources.0.clean={profile: prose, max_chars: 100}",
+        "data.clean={max_top_ngram_share: [[0, 0.5]]}",
+        "data.clean={max_top_ngram_share: [[2, 0.5], [2, 0.6]]}",
+        "data.clean={max_repeated_ngram_share: [[2, 1.5]]}",
+        "data.clean={max_repeated_ngram_share: [2, 0.5]}",
+        "data.clean={max_mean_line_chars: 0}",
+        "data.clean={profile: poetry}",
+        "data.clean={min_char: 3}",
+        "data.dedup={exact: false}",
+        "data.dedup={memory: 1000}",
+        "data.dedup={near: {threshold: 0}}",
+        "data.dedup={near: {bands: 64, rows: 32}}",
+        "data.dedup={near: {ngram: 65}}",
+        "data.dedup={near: {rows: 0}}",
+        "data.decontaminate={files: [x]}",
+        "data.decontaminate={files: [x], fields: []}",
+        "data.decontaminate={files: [x], fields: [y], ngram: 5, min_words: 6}",
+    ]), @r#"
+    small.yaml with override `data.clean={min_alnum_share: 1.5}`: data.clean.min_alnum_share: 1.5 is not a share from 0 to 1
+    small.yaml with override `data.clean={max_chars: 0}`: data.clean.max_chars: 0 would leave out every document
+      hint: a rule is off when its key is absent
+    small.yaml with override `data.clean={min_chars: 9, max_chars: 8}`: data.clean.min_chars: 9 is above max_chars, 8: no document is left
+    small.yaml with override `data.sources.0.clean={profile: prose, max_chars: 100}`: data.sources.0.clean.min_chars: 200 is above max_chars, 100: no document is left
+    small.yaml with override `data.clean={max_top_ngram_share: [[0, 0.5]]}`: data.clean.max_top_ngram_share: n-grams of 0 words: expected 1 to 64
+    small.yaml with override `data.clean={max_top_ngram_share: [[2, 0.5], [2, 0.6]]}`: data.clean.max_top_ngram_share: n = 2 stands twice
+    small.yaml with override `data.clean={max_repeated_ngram_share: [[2, 1.5]]}`: data.clean.max_repeated_ngram_share: 1.5 is not a share from 0 to 1
+    small.yaml with override `data.clean={max_repeated_ngram_share: [2, 0.5]}`: data.clean.max_repeated_ngram_share.0: invalid type: integer `2`, expected a list of 2
+    small.yaml with override `data.clean={max_mean_line_chars: 0}`: data.clean.max_mean_line_chars: 0 is not above 0
+    small.yaml with override `data.clean={profile: poetry}`: data.clean.profile: invalid value: string "poetry", expected one of none, prose, code
+    small.yaml with override `data.clean={min_char: 3}`: unknown key `data.clean.min_char`
+      hint: did you mean `data.clean.min_chars`?
+    small.yaml with override `data.dedup={exact: false}`: data.dedup.exact: neither exact nor near duplicates are looked for
+      hint: take `dedup` away, or give `near: {}`
+    small.yaml with override `data.dedup={memory: 1000}`: data.dedup.memory: 1000 bytes are too few: at least 1048576
+    small.yaml with override `data.dedup={near: {threshold: 0}}`: data.dedup.near.threshold: 0 is not above 0 and at most 1
+    small.yaml with override `data.dedup={near: {bands: 64, rows: 32}}`: data.dedup.near.bands: 2048 values in a sketch (bands × rows) are too many: at most 1024
+    small.yaml with override `data.dedup={near: {ngram: 65}}`: data.dedup.near.ngram: 65 is not from 1 to 64 words
+    small.yaml with override `data.dedup={near: {rows: 0}}`: data.dedup.near.rows: 0 is not above 0
+    small.yaml with override `data.decontaminate={files: [x]}`: data.decontaminate: the key `fields` is missing
+      hint: docs/manifest.md says what `fields` is
+    small.yaml with override `data.decontaminate={files: [x], fields: []}`: data.decontaminate.fields: the list is empty
+      hint: for example `fields: [prompt, text]`
+    small.yaml with override `data.decontaminate={files: [x], fields: [y], ngram: 5, min_words: 6}`: data.decontaminate.min_words: 6 is not from 1 to ngram, 5
+    "#);
 }
 
 proptest! {

@@ -56,6 +56,7 @@ pub(crate) fn render(index: &Index) -> String {
             source.origins.iter().map(|o| format!("`{}`", cell(o))).collect();
         let _ = writeln!(card, "* {}: {}", cell(&source.name), origins.join(", "));
     }
+    left_out(&mut card, index);
     card.push_str(
         "\n## Reading it\n\n\
          Every shard is an uncompressed Arrow IPC file; any Arrow reader maps it without a copy:\n\n\
@@ -68,6 +69,19 @@ pub(crate) fn render(index: &Index) -> String {
          against the files.\n",
     );
     card
+}
+
+/// Usable records that a rule of the manifest left out; nothing when there are none.
+fn left_out(card: &mut String, index: &Index) {
+    if index.sources.iter().all(|source| source.drops.is_empty()) {
+        return;
+    }
+    card.push_str("\n## Left out by a rule\n\n| source | rule | records |\n|---|---|--:|\n");
+    for source in &index.sources {
+        for (rule, count) in &source.drops {
+            let _ = writeln!(card, "| {} | `{}` | {count} |", cell(&source.name), cell(rule));
+        }
+    }
 }
 
 /// Text that cannot break out of its table cell.

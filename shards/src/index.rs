@@ -126,6 +126,12 @@ pub struct SourceEntry {
 }
 
 impl SourceEntry {
+    /// Its records that a rule left out, whatever the rule.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
     /// Its rejected records, whatever the reason.
     #[must_use]
     pub fn rejected(&self) -> u64 {

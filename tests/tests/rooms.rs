@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
         ],
     ),
     ("coda-tests", &[]),
-    ("coda-bench-ingest", &["coda-ingest", "coda-shards"]),
+    ("coda-bench-ingest", &["coda-ingest", "coda-manifests", "coda-shards"]),
     ("coda-benches", &["coda-random", "coda-trainer"]),
     ("xtask", &["coda-cli"]),
 ];

@@ -1,7 +1,8 @@
 //! Ingest, measured beside the tools that a user would pick instead. `compare.py` runs everything;
 //! results are recorded in `docs/benchmarks.md`.
 //!
-//! * `tokenize`: text in memory to ids, with each engine.
+//! * `tokenize`: text in memory to ids, with each engine;
+//! * `dedup`: cleaning, marks and decisions on text in memory.
 
 use coda_ingest::{
     decode::{Batch, BatchSink, DecodeOptions, Limits, decode},

@@ -10,6 +10,8 @@ use coda_cli::{
 };
 use coda_ingest::{
     build::{BuildError, BuildOptions, Built, build, recover},
+    dedup::DedupError,
+    explain::Target,
     part::Task,
     pipeline::PipelineError,
     plan::{Plan, PlanError, Unreachable},
@@ -43,6 +45,10 @@ pub(crate) struct Build {
     /// List files, check tokenizer and fields, estimate tokens; write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Say step by step what happens to a document, and why; write nothing. DOC is
+    /// SOURCE:FILE:LINE (or row), or the first digits of the BLAKE3 of its text.
+    #[arg(long, value_name = "DOC", conflicts_with_all = ["dry_run", "force", "task"])]
+    explain: Option<Target>,
     /// Build even if a shard set is there and replace it; the old one stays until the new one is
     /// complete. An unfinished one is begun anew.
     #[arg(long)]
@@ -62,6 +68,8 @@ pub(crate) struct Build {
 struct Summary {
     documents: u64,
     rejected: u64,
+    /// Usable records that a rule of the manifest left out.
+    dropped: u64,
     rows: u64,
     tokens: u64,
     padding_tokens: u64,
@@ -84,6 +92,8 @@ struct SourceSummary {
     documents: u64,
     rejected: u64,
     dropped: u64,
+    /// The same by rule.
+    drops: BTreeMap<String, u64>,
     rows: u64,
     tokens: u64,
     padding_tokens: u64,
@@ -114,7 +124,8 @@ fn sources(index: &Index, data: &Data, built: Option<&Built>) -> Vec<SourceSumma
                 name: source.name.clone(),
                 documents: source.documents,
                 rejected: source.rejected(),
-                dropped: source.drops.values().sum(),
+                dropped: source.dropped(),
+                drops: source.drops.clone(),
                 rows: source.rows,
                 tokens: source.tokens,
                 padding_tokens: source.padding_tokens,
@@ -146,6 +157,7 @@ impl Summary {
         Self {
             documents: totals.documents,
             rejected: totals.rejected,
+            dropped: index.sources.iter().map(SourceEntry::dropped).sum(),
             rows: index.rows,
             tokens: totals.tokens,
             padding_tokens: totals.padding_tokens,
@@ -185,11 +197,20 @@ impl Build {
         }
         let jobs = self.jobs.map_or_else(all_cores, usize::from);
         let stop = Stop::install()?;
+        if let Some(target) = &self.explain {
+            return super::explain::run(&plan, target, &out, jobs, &stop, self.json);
+        }
         if self.dry_run {
             return dry_run(&plan, &out, jobs, self.json);
         }
         let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
         if let Some(task) = self.task {
+            if plan.dedup.is_some() {
+                return Err(Failure::usage(
+                    "data.dedup compares documents of all shares, and --task sees one",
+                )
+                .hint("build in one process, or take `data.dedup` away with `data.dedup=`"));
+            }
             let out = self.out.clone().unwrap_or_else(|| default_part(&out, task));
             let Self { force, json, progress, .. } = self;
             let args = TaskArgs { task, out, jobs, force, json, progress };
@@ -264,7 +285,7 @@ pub(super) fn report(
     } else {
         print_text(&text(&summary, index, built))?;
     }
-    let records = summary.documents + summary.rejected;
+    let records = summary.documents + summary.rejected + summary.dropped;
     let allowed = summary.rejected as f64 <= max_reject_rate * records as f64;
     if allowed {
         return Ok(Exit::Done);
@@ -368,6 +389,11 @@ pub(super) fn build_failure(error: &BuildError) -> Failure {
         BuildError::Pipeline(PipelineError::Fetch(error)) => {
             Failure::from_error(Exit::Io, error).maybe_hint(error.hint())
         }
+        BuildError::Dedup(DedupError::Damaged { .. }) => {
+            Failure::from_error(Exit::Incompatible, error)
+                .hint("this unfinished set cannot go on; --force begins it anew")
+        }
+        BuildError::Dedup(_) => Failure::from_error(Exit::Io, error),
         BuildError::Part(error) => {
             let exit = match error {
                 error if error.is_usage() => Exit::Usage,

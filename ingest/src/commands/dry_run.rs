@@ -6,9 +6,10 @@ use coda_cli::{
 use coda_ingest::{
     build::workers,
     estimate::{Estimate, estimate},
-    pipeline::SourcePlan,
+    pipeline::{Line, SourcePlan},
     plan::Plan,
 };
+use coda_manifests::Clean;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,6 +49,9 @@ struct SourceView<'a> {
     token_budget: Option<u64>,
     sampled_documents: u64,
     sampled_rejects: BTreeMap<&'static str, u64>,
+    sampled_drops: BTreeMap<&'static str, u64>,
+    /// The rules with profiles spelled out, as they could stand in the manifest.
+    clean: &'a Clean,
     estimated_tokens: Option<u64>,
     /// Present where a ratio stands for a sample: no file of the source is here.
     #[serde(skip_serializing_if = "is_false")]
@@ -82,7 +86,7 @@ pub(super) fn dry_run(plan: &Plan, out: &Path, jobs: usize, json: bool) -> Resul
     let progress =
         Progress::start(ProgressArgs { quiet: true, ..ProgressArgs::default() }, "", "", None);
     let stop = Stop::never();
-    let line = plan.line(&pool, &progress, &stop);
+    let line = Line { marker: None, ..plan.line(&pool, &progress, &stop) };
     let mut views = Vec::new();
     let mut problem = None;
     for source in &plan.sources {
@@ -129,6 +133,8 @@ fn view<'a>(plan: &'a Plan, source: &'a SourcePlan, sample: Estimate) -> SourceV
         token_budget: source.budget,
         sampled_documents: sample.sampled_documents,
         sampled_rejects: sample.sampled_rejects,
+        sampled_drops: sample.sampled_drops,
+        clean: source.cleaner.values(),
         estimated_tokens: sample.tokens,
         estimated_by_ratio: sample.by_ratio,
     }
@@ -186,6 +192,13 @@ fn render(dry: &DryRun<'_>) -> String {
         for (reason, count) in &source.sampled_rejects {
             let seen = source.sampled_documents;
             let _ = writeln!(out, "    {count} rejected in the sample of {seen}: {reason}");
+        }
+        for (rule, count) in &source.sampled_drops {
+            let _ = writeln!(out, "    {count} left out in the sample: {rule}");
+        }
+        if !source.clean.is_off() {
+            let clean = serde_json::to_string(source.clean).unwrap_or_default();
+            let _ = writeln!(out, "    clean: {clean}");
         }
         for file in source.files.iter().take(SHOWN) {
             let _ = writeln!(out, "    {} {}", human::bytes(file.bytes), file.name);

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod dry_run;
+mod explain;
 pub(crate) mod fetch;
 pub(crate) mod inspect;
 pub(crate) mod merge;

@@ -228,13 +228,17 @@ impl Parts {
                 place.records += 1;
                 if records.len() == AT_ONCE {
                     let records = std::mem::take(&mut records);
-                    let done = Done { records, skipped: std::mem::take(&mut skipped) };
+                    let done = Done {
+                        records,
+                        decided: Vec::new(),
+                        skipped: std::mem::take(&mut skipped),
+                    };
                     if steps.send(Step::Records(done)).is_err() {
                         return Ok(());
                     }
                 }
             }
-            let done = Done { records, skipped: std::mem::take(&mut skipped) };
+            let done = Done { records, decided: Vec::new(), skipped: std::mem::take(&mut skipped) };
             if steps.send(Step::Records(done)).is_err() {
                 return Ok(());
             }

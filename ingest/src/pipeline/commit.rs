@@ -90,7 +90,8 @@ impl<'a> Committer<'a> {
                 break;
             };
             self.report.skipped_files += done.skipped;
-            for (location, outcome) in done.records {
+            for (index, (location, outcome)) in done.records.into_iter().enumerate() {
+                self.report.decided = done.decided.get(index).copied().unwrap_or_default();
                 self.record(location, outcome)?;
                 if self.plan.budget.is_some_and(|budget| self.report.tokens >= budget) {
                     self.report.budget_reached = true;

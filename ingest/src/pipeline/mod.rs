@@ -17,7 +17,10 @@ pub use progress::{Place, SourceProgress};
 
 use crate::{
     blobs::BlobStore,
+    clean::Cleaner,
+    contamination::Benchmarks,
     decode::{Batch, BatchSink, DecodeError, DecodeOptions, RawRecord, decode},
+    dedup::{DedupError, Deduper, Marker},
     fetch::{FetchError, Fetcher},
     pack::{Overlong, PackedRow},
     record::Extractor,
@@ -28,7 +31,7 @@ use crate::{
 use coda_cli::{Progress, signals::Stop};
 use coda_manifests::Packing;
 pub(crate) use commit::{RowPlan, Step, commit_steps};
-pub(crate) use work::{Done, Outcome};
+pub(crate) use work::{Done, Outcome, Prepared, change, encode, prepare};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -42,7 +45,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
-use work::encode;
+use work::decide;
 
 /// Batches waiting for the workers.
 const READ_AHEAD: usize = 2;
@@ -51,6 +54,8 @@ const READ_AHEAD: usize = 2;
 pub struct SourcePlan {
     /// Its name in the manifest.
     pub name: String,
+    /// Its number in the manifest, from 0.
+    pub number: u16,
     /// Its files, in order.
     pub files: Vec<InputFile>,
     /// The addresses among its paths, with revisions settled.
@@ -61,6 +66,8 @@ pub struct SourcePlan {
     pub extractor: Extractor,
     /// Present when records name blobs: where these are.
     pub blobs: Option<Arc<BlobStore>>,
+    /// How texts are changed, and which documents are left out by how they look.
+    pub cleaner: Cleaner,
     /// Present for conversations: how they are rendered.
     pub chat: Option<ChatEncoder>,
     /// The source ends with the document that reaches this many tokens.
@@ -81,6 +88,12 @@ pub struct Line<'a> {
     pub packing: Packing,
     /// Caps for the decoders; the columns are filled in for each source.
     pub decode: DecodeOptions,
+    /// Benchmarks whose text is left out.
+    pub benchmarks: Option<&'a Benchmarks>,
+    /// Makes what documents are compared by.
+    pub marker: Option<&'a Marker>,
+    /// Decides which documents an earlier one makes superfluous.
+    pub dedup: Option<&'a Deduper>,
     /// The workers.
     pub workers: &'a rayon::ThreadPool,
     /// What brings remote files.
@@ -146,6 +159,8 @@ pub struct SourceReport {
     pub text_bytes: u64,
     /// Whether the budget ended the source.
     pub budget_reached: bool,
+    /// Documents that deduplication had decided, this one and all sources before included.
+    pub decided: u64,
 }
 
 /// Why a source could not be finished.
@@ -171,6 +186,9 @@ pub enum PipelineError {
         /// The file.
         path: PathBuf,
     },
+    /// The state of deduplication cannot be kept.
+    #[error(transparent)]
+    Dedup(#[from] DedupError),
     /// A signal asked for the end.
     #[error("stopped by a signal")]
     Stopped,
@@ -196,9 +214,17 @@ pub fn run_source(
         packing: line.packing,
     };
     let place = from.as_ref().map(|from| from.place).unwrap_or_default();
-    drive(plan, &plan.files, line, place, |steps, full| {
+    let report = drive(plan, &plan.files, line, place, |steps, full| {
         commit_steps(&rows, commit, from, steps, full)
-    })
+    })?;
+    if let Some(dedup) = line.dedup
+        && report.budget_reached
+    {
+        // Batches behind the one that filled the budget may have been decided: how many depends on
+        // time.
+        dedup.forget_after(report.decided)?;
+    }
+    Ok(report)
 }
 
 /// Runs the reader and the workers of a source over `files` (its first ones, or all), from a place
@@ -219,7 +245,7 @@ pub(crate) fn drive<T: Send>(
             .name(READER_THREAD.to_owned())
             .spawn_scoped(scope, move || read(plan, files, line, from, &to_workers, full));
         let consumer = scope.spawn(move || consume(steps, full));
-        let all = work(plan, line, from, batches, &to_committer, full);
+        let worked = work(plan, line, from, batches, &to_committer, full);
         // A reader that still waits ends with its channel, which `work` has dropped.
         let read = match reader {
             Ok(reader) => reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -227,12 +253,13 @@ pub(crate) fn drive<T: Send>(
                 Err(PipelineError::Read { path: PathBuf::from("(a thread for reading)"), source })
             }
         };
-        if all && read.is_ok() {
+        if read.is_ok() && matches!(worked, Ok(true)) {
             // Nobody is there to take it when the budget is reached.
             let _ = to_committer.send(Step::End);
         }
         drop(to_committer);
         let consumed = consumer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        worked?;
         match (consumed, read) {
             (Err(PipelineError::Stopped), Err(error)) => Err(error),
             (consumed, _) => consumed,
@@ -289,25 +316,44 @@ fn work(
     batches: Receiver<Batch>,
     to_committer: &SyncSender<Step>,
     full: &AtomicBool,
-) -> bool {
+) -> Result<bool, DedupError> {
     let mut behind = from.records;
     for mut batch in batches {
         if full.load(Ordering::Relaxed) || line.stop.requested().is_some() {
-            return false;
+            return Ok(false);
         }
         behind -= pass_over(&mut batch, from.file, behind);
         if let Some(record) = batch.records.first() {
             line.progress.note(plan.files[record.location.file as usize].name.clone());
         }
-        let encode = |record: &RawRecord| (record.location, encode(plan, line, &batch, record));
-        let records = line.workers.install(|| batch.records.par_iter().map(encode).collect());
+        let done = records(plan, line, &batch)?;
         line.progress.advance(batch.consumed);
-        let done = Done { records, skipped: batch.skipped_files };
         if to_committer.send(Step::Records(done)).is_err() {
-            return false;
+            return Ok(false);
         }
     }
-    line.stop.requested().is_none()
+    Ok(line.stop.requested().is_none())
+}
+
+/// The records of a batch through the workers: at one go, or with a look at each document in between,
+/// so that no time goes into the ids of what is left out.
+fn records(plan: &SourcePlan, line: &Line<'_>, batch: &Batch) -> Result<Done, DedupError> {
+    let finish = |record: &RawRecord, prepared: Prepared<'_>| {
+        (record.location, encode(plan, line, batch, record, prepared))
+    };
+    let prepare = |record| prepare(plan, line, batch, record);
+    let skipped = batch.skipped_files;
+    let Some(dedup) = line.dedup else {
+        let whole = |record| finish(record, prepare(record));
+        let records = line.workers.install(|| batch.records.par_iter().map(whole).collect());
+        return Ok(Done { records, decided: Vec::new(), skipped });
+    };
+    let mut prepared: Vec<Prepared<'_>> =
+        line.workers.install(|| batch.records.par_iter().map(prepare).collect());
+    let decided = decide(&mut prepared, plan.number, dedup)?;
+    let rest = batch.records.par_iter().zip(prepared);
+    let records = line.workers.install(|| rest.map(|(record, own)| finish(record, own)).collect());
+    Ok(Done { records, decided, skipped })
 }
 
 /// Takes up to `most` records of `file` off the start of a batch: they are in rows already.

@@ -32,3 +32,14 @@ pub struct SourceProgress {
     /// The counts up to here.
     pub report: SourceReport,
 }
+
+impl SourceProgress {
+    /// How many documents deduplication had decided before the record at hand, which it will see
+    /// again.
+    #[must_use]
+    pub const fn decided_before(&self) -> u64 {
+        // Only decided documents make rows.
+        let again = self.place.file != Place::END;
+        self.report.decided.saturating_sub(again as u64)
+    }
+}

@@ -51,6 +51,20 @@ pub enum Document<'a> {
     Chat(Vec<Message>),
 }
 
+impl Document<'_> {
+    /// What cleaning and deduplication look at: the text, or all turns with blank lines between.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Chat(messages) => {
+                let turns: Vec<&str> = messages.iter().map(|turn| turn.content.as_str()).collect();
+                Cow::Owned(turns.join("\n\n"))
+            }
+        }
+    }
+}
+
 /// Turns raw records into documents of one shape.
 #[derive(Clone, Debug)]
 pub struct Extractor {

@@ -142,6 +142,7 @@ fn a_build_writes_what_it_says_and_its_text_comes_back() {
         [
             "documents",
             "rejected",
+            "dropped",
             "rows",
             "tokens",
             "padding_tokens",

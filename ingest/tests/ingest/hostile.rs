@@ -110,6 +110,8 @@ impl Setup {
             origins: Vec::new(),
             unlisted: Vec::new(),
             blobs: None,
+            number: 0,
+            cleaner: coda_ingest::clean::Cleaner::default(),
             chat: None,
             budget: self.budget,
         };
@@ -128,6 +130,9 @@ impl Setup {
                 max_document_bytes: self.max_document_bytes,
                 limits: self.limits,
             },
+            benchmarks: None,
+            marker: None,
+            dedup: None,
             workers: &workers,
             progress: &Progress::start(quiet, "test", "bytes", None),
             stop: &Stop::never(),

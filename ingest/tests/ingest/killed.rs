@@ -250,6 +250,58 @@ impl Place {
     }
 }
 
+/// The state of deduplication goes back with the rows, and is gone with the last step.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_build_without_duplicates_that_is_killed_goes_on() {
+    let place = Place::new(80);
+    let killer = place.killer();
+    // Of five documents, one repeats an earlier one and one nearly does.
+    let words = |i: usize| {
+        let words: Vec<String> = (0..20).map(|word| format!("w{}", i * 100 + word)).collect();
+        words.join(" ") + " "
+    };
+    let text = |i: usize| match i % 5 {
+        3 => words(i / 5),
+        4 => words(i / 5) + "more",
+        _ => words(i),
+    };
+    let lines: Vec<String> =
+        (0..80).map(|i| json!({ "text": text(i) }).to_string() + "\n").collect();
+    place.write("docs/3.jsonl", &lines.concat());
+    let keys = ["data.dedup={near: {threshold: 0.7}}", "data.rows_per_shard=30"];
+    let whole = place.build("whole", 1, &keys);
+    let card = String::from_utf8_lossy(&whole[Path::new("README.md")]).into_owned();
+    assert!(card.contains("`near_duplicate`") && card.contains("`duplicate`"), "{card}");
+    let mut at = 1;
+    loop {
+        let mut command = place.command("set", 2, &keys);
+        let ran = command.env("LD_PRELOAD", &killer).env("KILL_AT", at.to_string()).output();
+        if ran.expect("it starts").status.success() {
+            break;
+        }
+        at += 29;
+        assert_same(&place.build("set", 1, &keys), &whole, &format!("step {at}"));
+        fs::remove_dir_all(place.0.path().join("set")).expect("removed");
+    }
+    assert!(at > 100, "{at} steps");
+    assert_eq!(place.leftovers(), [""; 0]);
+
+    // Notes of progress without the state that they count on.
+    let out = place.0.path().join("set");
+    fs::remove_dir_all(&out).expect("removed");
+    let mut command = place.command("set", 1, &keys);
+    let at = (at / 2).to_string();
+    let ran = command.env("LD_PRELOAD", &killer).env("KILL_AT", at).output().expect("it starts");
+    assert!(!ran.status.success() && out.join(".progress.json").exists());
+    fs::remove_dir_all(place.0.path().join(".dedup-set")).expect("removed");
+    let refused = place.command("set", 1, &keys).output().expect("it starts");
+    assert_eq!(refused.status.code(), Some(4), "{}", error(&refused));
+    assert!(error(&refused).contains("--force begins it anew"), "{}", error(&refused));
+    let forced = [&keys[..], &["--force"]].concat();
+    assert_same(&place.build("set", 1, &forced), &whole, "anew");
+}
+
 /// Every step of a small build, of its second run, and of one that replaces a finished set.
 #[cfg(target_os = "linux")]
 #[test]

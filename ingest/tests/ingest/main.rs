@@ -1,9 +1,11 @@
 //! What this crate promises, from the outside: exact ids, hostile input, the command line.
 
 mod blobs;
+mod cleaning;
 mod columns;
 mod command_line;
 mod common;
+mod deduplicating;
 mod fast;
 mod fetching;
 mod hostile;

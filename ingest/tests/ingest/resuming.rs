@@ -3,6 +3,7 @@
 use super::common;
 use coda_cli::{Progress, ProgressArgs, ProgressMode, signals::Stop};
 use coda_ingest::{
+    clean::Cleaner,
     decode::{DecodeOptions, Limits},
     pack::{Overlong, PackedRow},
     pipeline::{
@@ -70,8 +71,10 @@ impl Case {
         let file = |i| common::input(&folder.join(format!("{i}.jsonl")), Container::Jsonl);
         let plan = SourcePlan {
             name: "source".to_owned(),
+            number: 0,
             files: (0..files).map(file).collect(),
             extractor: Extractor::new(RecordShape::Text { field: "text".to_owned() }),
+            cleaner: Cleaner::default(),
             chat: None,
             blobs: None,
             origins: Vec::new(),
@@ -93,6 +96,9 @@ impl Case {
                 max_document_bytes: 60,
                 limits: Limits::default(),
             },
+            benchmarks: None,
+            marker: None,
+            dedup: None,
             workers: &workers,
             progress: &Progress::start(quiet, "test", "bytes", None),
             stop: &Stop::never(),
