@@ -1,7 +1,10 @@
 //! Raw records on their way from the decoder to the workers, in bounded batches.
 
 use super::{DecodeError, Fault};
-use std::ops::Range;
+use std::{
+    ops::{Deref, DerefMut, Range},
+    sync::{Arc, Mutex},
+};
 
 /// A batch goes out when it holds this many bytes…
 const BATCH_BYTES: usize = 2 << 20;
@@ -53,11 +56,60 @@ pub struct RawRecord {
     pub body: Body,
 }
 
+/// Larger buffers are not kept for the next batch.
+const KEPT_BYTES: usize = 4 * BATCH_BYTES;
+/// As many buffers wait for the next batches at most.
+const KEPT: usize = 4;
+
+/// Buffers of batches that are done.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// The bytes of a batch. They go back to the sink that filled them, so that their memory is used again:
+/// fresh memory costs a page fault for every few kilobytes.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    spare: Spare,
+}
+
+impl Buffer {
+    fn new(spare: &Spare) -> Self {
+        let bytes = spare.lock().ok().and_then(|mut spare| spare.pop());
+        Self { bytes: bytes.unwrap_or_default(), spare: Arc::clone(spare) }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Ok(mut spare) = self.spare.lock()
+            && spare.len() < KEPT
+            && (1..=KEPT_BYTES).contains(&self.bytes.capacity())
+        {
+            self.bytes.clear();
+            spare.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
 /// Records and the bytes that they point into.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The bytes of all records.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// The records, in input order.
     pub records: Vec<RawRecord>,
     /// Bytes of input files read since the batch before, for the progress.
@@ -70,13 +122,14 @@ pub struct Batch {
 pub struct BatchSink<'a> {
     batch: Batch,
     file: u32,
+    spare: Spare,
     send: &'a mut dyn FnMut(Batch) -> bool,
 }
 
 impl<'a> BatchSink<'a> {
     /// `send` takes a full batch and says whether more is wanted.
     pub fn new(send: &'a mut dyn FnMut(Batch) -> bool) -> Self {
-        Self { batch: Batch::default(), file: 0, send }
+        Self { batch: Batch::default(), file: 0, spare: Spare::default(), send }
     }
 
     pub(super) fn open(&mut self, file: u32) {
@@ -120,7 +173,8 @@ impl<'a> BatchSink<'a> {
     /// # Errors
     /// If the other side wants no more.
     pub fn flush(&mut self) -> Result<(), DecodeError> {
-        let batch = std::mem::take(&mut self.batch);
+        let next = Batch { bytes: Buffer::new(&self.spare), ..Batch::default() };
+        let batch = std::mem::replace(&mut self.batch, next);
         if (self.send)(batch) { Ok(()) } else { Err(DecodeError::Closed) }
     }
 }

@@ -90,7 +90,7 @@ fn read_column(
     }
     let failed = |source: io::Error| DecodeError::Read { path: file.path.clone(), source };
     reader.seek(SeekFrom::Start(range.start)).map_err(failed)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     reader.take(length).read_to_end(&mut bytes).map_err(failed)?;
     let rows = group.num_rows();
     guarded(WHAT, || {

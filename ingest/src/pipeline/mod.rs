@@ -284,9 +284,10 @@ fn read(
     });
     let mut options = line.decode.clone();
     options.columns = plan.extractor.columns().to_vec();
+    // Batches reach over small files, so that there is work for all workers in each.
+    let mut send = |batch| to_workers.send(batch).is_ok();
+    let mut sink = BatchSink::new(&mut send);
     for (index, file) in (0..).zip(files).skip(from.file as usize) {
-        let mut send = |batch| to_workers.send(batch).is_ok();
-        let mut sink = BatchSink::new(&mut send);
         if let Some(ahead) = &mut ahead {
             line.progress.note(format!("fetching {}", file.name));
             ahead.next(&over).map_err(|error| match error {
@@ -294,18 +295,20 @@ fn read(
                 error => PipelineError::Fetch(error),
             })?;
         }
-        match decode(file, index, &options, &mut sink).and_then(|()| sink.flush()) {
-            Err(DecodeError::Read { path, source }) => {
-                return Err(PipelineError::Read { path, source });
-            }
-            // Nothing more is wanted. Damage was recorded where it was found.
-            Err(DecodeError::Closed | DecodeError::Damaged(_)) => {
-                return Err(PipelineError::Stopped);
-            }
-            Ok(()) => ahead.iter().for_each(|ahead| ahead.has_read(file)),
+        decode(file, index, &options, &mut sink).map_err(read_error)?;
+        if let Some(ahead) = &ahead {
+            ahead.has_read(file);
         }
     }
-    Ok(())
+    sink.flush().map_err(read_error)
+}
+
+fn read_error(error: DecodeError) -> PipelineError {
+    match error {
+        DecodeError::Read { path, source } => PipelineError::Read { path, source },
+        // Nothing more is wanted. Damage was recorded where it was found.
+        DecodeError::Closed | DecodeError::Damaged(_) => PipelineError::Stopped,
+    }
 }
 
 /// Gives every batch to the workers; says whether all of them went through.

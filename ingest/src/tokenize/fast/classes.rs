@@ -82,12 +82,12 @@ impl Classes {
         let mut at = 0;
         while at < bytes.len() {
             // The compiler makes wide compares of this.
-            let chunk = &bytes[at..bytes.len().min(at + 64)];
-            if chunk.iter().fold(0, |high, &byte| high.max(byte)) < FIRST_LEAD {
-                at += chunk.len();
+            let chunk: Option<&[u8; 64]> = bytes[at..].first_chunk();
+            if chunk.is_some_and(|c| c.iter().fold(0, |high, &byte| high.max(byte)) < FIRST_LEAD) {
+                at += 64;
                 continue;
             }
-            let end = at + chunk.len();
+            let end = bytes.len().min(at + 64);
             while at < end {
                 if bytes[at] < FIRST_LEAD {
                     at += 1;
