@@ -3,6 +3,7 @@
 
 use crate::{
     decode::{Batch, BatchSink, Body, DecodeError, DecodeOptions, RawRecord, decode},
+    record::{Column, FieldPath, Layout, Role},
     source::{Container, InputFile},
     words::{Words, ngrams},
 };
@@ -292,7 +293,9 @@ fn each(
     columns: &[String],
     take: &mut Take<'_>,
 ) -> Result<(), BenchmarkError> {
-    let options = DecodeOptions { columns: columns.to_vec(), ..options.clone() };
+    let column = |name: &String| Column { path: FieldPath::new(name), role: Role::Text };
+    let layout = Layout { columns: columns.iter().map(column).collect(), list: None };
+    let options = DecodeOptions { layout, ..options.clone() };
     let mut failed = None;
     let mut send = |batch: Batch| {
         let wrong = batch.records.iter().find_map(|record| {
@@ -336,7 +339,7 @@ pub fn hint(error: &BenchmarkError) -> Option<String> {
 mod tests {
     use super::{BenchmarkError, Benchmarks, CHUNK};
     use crate::{
-        decode::{DecodeOptions, Limits},
+        decode::DecodeOptions,
         source::{Filters, list_files},
         words::Words,
     };
@@ -355,11 +358,7 @@ mod tests {
             ngram,
             min_words: Some(min_words),
         };
-        let options = DecodeOptions {
-            columns: Vec::new(),
-            max_document_bytes: 1 << 20,
-            limits: Limits::default(),
-        };
+        let options = DecodeOptions { max_document_bytes: 1 << 20, ..DecodeOptions::default() };
         Benchmarks::load(&files, &keys, &options)
     }
 

@@ -3,10 +3,10 @@
 use crate::{
     decode::{Batch, BatchSink, DecodeError, RawRecord, decode},
     pipeline::{Line, Outcome, SourcePlan, encode, prepare},
-    record::Document,
+    record::{Document, Extracted},
     source::{Container, InputFile},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 /// Files sampled of each source, evenly spaced.
 const FILES: usize = 8;
@@ -27,6 +27,10 @@ pub struct Estimate {
     pub sampled_rejects: BTreeMap<&'static str, u64>,
     /// Usable documents that a rule would leave out, by rule; duplicates are not looked for.
     pub sampled_drops: BTreeMap<&'static str, u64>,
+    /// Tokens made to measure the speed, and the seconds that one worker took for them.
+    pub timed_tokens: u64,
+    /// See [`Estimate::timed_tokens`].
+    pub seconds: f64,
     /// One reject's message.
     pub reject_example: Option<String>,
     /// Whether no file was there to sample, and a ratio stands for it.
@@ -42,6 +46,7 @@ struct Sample {
     text_bytes: u64,
     tokenized_bytes: u64,
     tokens: u64,
+    seconds: f64,
     consumed: u64,
     rejects: BTreeMap<&'static str, u64>,
     drops: BTreeMap<&'static str, u64>,
@@ -53,7 +58,8 @@ struct Sample {
 /// # Errors
 /// If a file cannot be read.
 pub fn estimate(plan: &SourcePlan, line: &Line<'_>) -> Result<Estimate, DecodeError> {
-    let here: Vec<&InputFile> = plan.files.iter().filter(|file| is_here(file)).collect();
+    let here: Vec<&InputFile> =
+        plan.files.iter().filter(|file| is_here(file) && !file.vendored).collect();
     if here.is_empty() && !plan.files.is_empty() {
         return Ok(by_ratio(plan));
     }
@@ -68,6 +74,7 @@ pub fn estimate(plan: &SourcePlan, line: &Line<'_>) -> Result<Estimate, DecodeEr
         total.documents += sample.documents;
         total.tokenized_bytes += sample.tokenized_bytes;
         total.tokens += sample.tokens;
+        total.seconds += sample.seconds;
         for (reason, count) in sample.rejects {
             *total.rejects.entry(reason).or_default() += count;
         }
@@ -86,6 +93,8 @@ pub fn estimate(plan: &SourcePlan, line: &Line<'_>) -> Result<Estimate, DecodeEr
         sampled_documents: total.documents,
         sampled_rejects: total.rejects,
         sampled_drops: total.drops,
+        timed_tokens: total.tokens,
+        seconds: total.seconds,
         reject_example: total.example,
         by_ratio: false,
         tokens,
@@ -102,11 +111,11 @@ fn text_per_byte(file: &InputFile) -> f64 {
     let name = &file.name;
     let packed = [".gz", ".zst"].iter().any(|end| name.ends_with(end));
     match file.container {
-        Container::Jsonl if packed => 2.9,
-        Container::Jsonl => 0.9,
+        Container::Jsonl | Container::Json if packed => 2.9,
+        Container::Jsonl | Container::Json => 0.9,
         Container::Parquet => 3.9,
-        Container::Arrow | Container::Text | Container::Code if packed => 3.5,
-        Container::Arrow | Container::Text | Container::Code => 1.0,
+        _ if packed => 3.5,
+        _ => 1.0,
     }
 }
 
@@ -139,7 +148,7 @@ fn sample_file(
     file: &InputFile,
 ) -> Result<Sample, DecodeError> {
     let mut options = line.decode.clone();
-    options.columns = plan.extractor.columns().to_vec();
+    plan.fill(&mut options);
     let mut sample = Sample::default();
     let mut look = |batch: Batch| {
         sample.consumed += batch.consumed;
@@ -159,7 +168,11 @@ fn sample_file(
 impl Sample {
     fn record(&mut self, plan: &SourcePlan, line: &Line<'_>, batch: &Batch, record: &RawRecord) {
         let document = match plan.extractor.document(&batch.bytes, &record.body) {
-            Ok(document) => document,
+            Ok(Extracted::Document(document)) => document,
+            Ok(Extracted::Dropped(rule)) => {
+                *self.drops.entry(rule).or_default() += 1;
+                return;
+            }
             Err(fault) => {
                 *self.rejects.entry(fault.reason).or_default() += 1;
                 self.example.get_or_insert(fault.message);
@@ -174,6 +187,7 @@ impl Sample {
         if self.tokenized_bytes >= TEXT_BYTES {
             return;
         }
+        let started = Instant::now();
         // The length before cleaning counts: it is what a byte of the file gives.
         let ids = match encode(plan, line, batch, record, prepare(plan, line, batch, record)) {
             Outcome::Text { ids, .. } => ids.len(),
@@ -188,5 +202,6 @@ impl Sample {
         self.documents += 1;
         self.tokenized_bytes += length;
         self.tokens += ids as u64;
+        self.seconds += started.elapsed().as_secs_f64();
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     fetch::FetchError,
     pipeline::{Line, Outcome, Prepared, SourcePlan, change, encode, prepare},
     plan::Plan,
+    record::Extracted,
     source::{Container, InputFile},
     words::Words,
 };
@@ -293,7 +294,7 @@ impl Search<'_> {
         from_start: bool,
     ) -> Result<Option<Explanation>, ExplainError> {
         let mut options = self.line.decode.clone();
-        options.columns = source.extractor.columns().to_vec();
+        source.fill(&mut options);
         let mut tokens = 0;
         for (index, file) in (0..).zip(&source.files) {
             let is_wanted = self.wanted.is_none_or(|wanted| wanted == (source.number, index));
@@ -391,9 +392,13 @@ impl Search<'_> {
                 wanted == (source.number, record.location.file) && record.location.number == *number
             }
             (Target::Text { digits }, _) => {
-                let document = source.extractor.document(&batch.bytes, &record.body);
-                let hash = document.map(|document| blake3::hash(document.text().as_bytes()));
-                hash.is_ok_and(|hash| hash.to_hex().starts_with(digits))
+                match source.extractor.document(&batch.bytes, &record.body) {
+                    Ok(Extracted::Document(document)) => {
+                        let hash = blake3::hash(document.text().as_bytes());
+                        hash.to_hex().starts_with(digits)
+                    }
+                    Ok(Extracted::Dropped(_)) | Err(_) => false,
+                }
             }
             (Target::Place { .. }, None) => false,
         };
@@ -436,7 +441,8 @@ impl Search<'_> {
             duplicate: None,
             tokens: None,
         };
-        if let Ok(found) = source.extractor.document(&batch.bytes, &record.body) {
+        let extracted = source.extractor.document(&batch.bytes, &record.body);
+        if let Ok(Extracted::Document(found)) = extracted {
             let before = found.text().into_owned();
             let document = change(&source.cleaner, found);
             let text = document.text();

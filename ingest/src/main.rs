@@ -14,6 +14,7 @@ Examples:
   coda-ingest --manifest my.yaml --task 2/8 --out parts/2
   coda-ingest merge parts/* --out shards/pre
   coda-ingest --manifest my.yaml --explain docs:corpora/docs.jsonl:17
+  coda-ingest presets open-web-math
   coda-ingest inspect shards/pre --row 0 --text
   coda-ingest verify shards/pre
   coda-ingest train-tokenizer --input src/ --vocab-size 4096 --out tokenizer.json
@@ -42,6 +43,8 @@ enum Command {
     Fetch(commands::fetch::Fetch),
     /// Merge the parts of `--task` runs into one shard set.
     Merge(commands::merge::Merge),
+    /// List the published corpora that a manifest can name, and the keys that they stand for.
+    Presets(commands::presets::Presets),
     /// Train a byte-level BPE tokenizer on code and text.
     TrainTokenizer(commands::train::Train),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
             Some(Command::Verify(verify)) => verify.run(),
             Some(Command::Fetch(fetch)) => fetch.run(),
             Some(Command::Merge(merge)) => merge.run(),
+            Some(Command::Presets(presets)) => presets.run(),
             Some(Command::TrainTokenizer(train)) => train.run(),
         }
     })

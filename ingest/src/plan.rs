@@ -5,14 +5,15 @@ use crate::{
     blobs::{BlobError, BlobStore},
     clean::Cleaner,
     contamination::{self, BenchmarkError, Benchmarks},
-    decode::{DecodeOptions, Limits},
+    decode::{DecodeOptions, Members},
     dedup::Marker,
     fetch::{Address, Asking, FetchError, FetchOptions, Fetcher},
     pack::Overlong,
     pipeline::SourcePlan,
-    record::{Extractor, RecordShape},
+    record::{Extractor, Filter, RecordShape, Template, TemplateError},
     source::{
-        Container, DigestError, Filters, InputFile, SourceError, digest, list_files, list_remote,
+        Container, DigestError, Filters, InputFile, SourceError, digest, glob_set, list_files,
+        list_remote,
     },
     tokenize::{ChatEncoder, SpecialNames, Specials, Tokenizer, TokenizerError, Vocabulary},
 };
@@ -22,7 +23,7 @@ use coda_manifests::{
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 /// Changes when the same manifest and inputs would give other rows than before.
-const INGEST_VERSION: u32 = 1;
+const INGEST_VERSION: u32 = 2;
 
 /// A build, ready to run.
 pub struct Plan {
@@ -89,6 +90,14 @@ pub enum PlanError {
     /// A benchmark cannot be used.
     #[error(transparent)]
     Benchmark(#[from] BenchmarkError),
+    /// A text template cannot be read.
+    #[error("source {name:?}: {error}")]
+    Template {
+        /// The source.
+        name: String,
+        /// What is wrong with it.
+        error: TemplateError,
+    },
     /// The fields of a conversation source do not say where the turns are.
     #[error("source {name:?}: fields must give instruction and output, or messages")]
     Fields {
@@ -108,6 +117,9 @@ impl PlanError {
             Self::Fetch(error) => error.hint(),
             Self::Digest(_) | Self::Blobs(_) => None,
             Self::Benchmark(error) => contamination::hint(error),
+            Self::Template { .. } => {
+                Some("for example `text_template: \"{question}\\n{answer}\"`".to_owned())
+            }
             Self::Fields { .. } => Some(
                 "for example `fields: {instruction: question, output: answer}` or \
                  `fields: {messages: conversation}`"
@@ -124,7 +136,10 @@ impl PlanError {
             Self::Source(error) => error.is_usage(),
             Self::Fetch(error) => error.is_usage(),
             Self::Digest(_) | Self::Blobs(_) | Self::Benchmark(BenchmarkError::Read(_)) => false,
-            Self::Tokenizer(_) | Self::Benchmark(_) | Self::Fields { .. } => true,
+            Self::Tokenizer(_)
+            | Self::Benchmark(_)
+            | Self::Fields { .. }
+            | Self::Template { .. } => true,
         }
     }
 }
@@ -161,9 +176,8 @@ impl Plan {
             .map(|(number, source)| plan_source(&lister, (number, source), &tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
         let decode = DecodeOptions {
-            columns: Vec::new(),
             max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
-            limits: Limits::default(),
+            ..DecodeOptions::default()
         };
         let (benchmark_files, benchmarks) = match &data.decontaminate {
             None => (Vec::new(), None),
@@ -254,11 +268,15 @@ struct Lister<'a> {
     unreachable: Unreachable,
 }
 
+/// What was found for a source.
 #[derive(Default)]
-struct Listed {
-    files: Vec<InputFile>,
-    origins: Vec<String>,
-    unlisted: Vec<(String, String)>,
+pub struct Listed {
+    /// Its files.
+    pub files: Vec<InputFile>,
+    /// The addresses that were listed, with their revisions settled.
+    pub origins: Vec<String>,
+    /// Addresses that could not be listed, and why.
+    pub unlisted: Vec<(String, String)>,
 }
 
 impl Lister<'_> {
@@ -306,26 +324,38 @@ impl Lister<'_> {
     }
 }
 
+fn filters(manifest: &Manifest, source: &Source) -> Filters {
+    Filters {
+        container: container(source.format),
+        drop_vendored: source.drop_vendored != Some(false),
+        extensions: source.extensions.clone(),
+        languages: source.languages.clone(),
+        exclude: source.exclude.clone(),
+        relative_to: manifest.roots().allowed().to_vec(),
+    }
+}
+
+/// The files of one source, for somebody who has no tokenizer yet; addresses that cannot be listed
+/// now are noted.
+///
+/// # Errors
+/// If a path leads where it may not, names nothing, or cannot be read.
+pub fn list_source(
+    manifest: &Manifest,
+    source: &Source,
+    fetch: Option<&Fetcher>,
+) -> Result<Listed, PlanError> {
+    Lister { manifest, fetch, unreachable: Unreachable::Noted }
+        .list(source, &filters(manifest, source))
+}
+
 fn plan_source(
     lister: &Lister<'_>,
     (number, source): (u16, &Source),
     tokenizer: &Vocabulary,
 ) -> Result<SourcePlan, PlanError> {
     let manifest = lister.manifest;
-    let filters = Filters {
-        container: match source.format {
-            Format::Auto => None,
-            Format::Jsonl => Some(Container::Jsonl),
-            Format::Parquet => Some(Container::Parquet),
-            Format::Arrow => Some(Container::Arrow),
-            Format::Text => Some(Container::Text),
-            Format::Code => Some(Container::Code),
-        },
-        extensions: source.extensions.clone(),
-        languages: source.languages.clone(),
-        exclude: source.exclude.clone(),
-        relative_to: manifest.roots().allowed().to_vec(),
-    };
+    let filters = filters(manifest, source);
     let Listed { files, origins, unlisted } = lister.list(source, &filters)?;
     let chat = match source.kind {
         SourceKind::Text => None,
@@ -348,10 +378,18 @@ fn plan_source(
         files,
         origins,
         unlisted,
-        extractor: Extractor::new(shape),
+        extractor: extractor(source, shape),
         cleaner: Cleaner::new(Clean::resolve(source.clean.as_ref(), manifest.data.clean.as_ref())),
         blobs,
         chat,
+        members: Members {
+            container: container(source.format),
+            wanted: match source.members.as_deref() {
+                None | Some([]) => None,
+                Some(globs) => Some(glob_set(&source.name, globs)?),
+            },
+        },
+        drop_generated: source.drop_generated != Some(false),
         budget: source.tokens.map(|tokens| tokens.0),
     })
 }
@@ -372,7 +410,36 @@ fn benchmark_files(manifest: &Manifest, keys: &Decontaminate) -> Result<Vec<Inpu
     Ok(files)
 }
 
+fn container(format: Format) -> Option<Container> {
+    Some(match format {
+        Format::Auto => return None,
+        Format::Jsonl => Container::Jsonl,
+        Format::Json => Container::Json,
+        Format::Pairs => Container::Pairs,
+        Format::Parquet => Container::Parquet,
+        Format::Arrow => Container::Arrow,
+        Format::Text => Container::Text,
+        Format::Code => Container::Code,
+    })
+}
+
+fn extractor(source: &Source, shape: RecordShape) -> Extractor {
+    let filters = source.keep.iter().flatten();
+    let extractor = Extractor::new(shape)
+        .with_filters(filters.map(|(column, rule)| Filter::new(column, rule.clone())).collect())
+        .with_transforms(source.transforms.clone().unwrap_or_default());
+    match &source.unnest {
+        Some(unnest) => extractor.with_list(unnest),
+        None => extractor,
+    }
+}
+
 fn shape(source: &Source) -> Result<RecordShape, PlanError> {
+    if let Some(template) = &source.text_template {
+        let parsed = Template::parse(template)
+            .map_err(|error| PlanError::Template { name: source.name.clone(), error })?;
+        return Ok(RecordShape::Template(parsed));
+    }
     if source.kind == SourceKind::Text {
         return Ok(RecordShape::Text { field: source.text_field.clone() });
     }

@@ -248,17 +248,17 @@ fn each_id(
     take: &mut dyn FnMut(BlobId) -> Result<bool, PrefetchError>,
 ) -> Result<(), PrefetchError> {
     let mut options = options.clone();
-    options.columns = source.extractor.columns().to_vec();
+    source.fill(&mut options);
     for (index, file) in (0..).zip(&source.files) {
         let mut outcome = Ok(true);
         let mut look = |batch: Batch| {
             for record in &batch.records {
-                let Ok(Some(id)) = source.extractor.blob(&batch.bytes, &record.body) else {
-                    continue;
-                };
-                outcome = take(id);
-                if !matches!(outcome, Ok(true)) {
-                    return false;
+                let ids = source.extractor.blobs(&batch.bytes, &record.body).unwrap_or_default();
+                for id in ids {
+                    outcome = take(id);
+                    if !matches!(outcome, Ok(true)) {
+                        return false;
+                    }
                 }
             }
             true

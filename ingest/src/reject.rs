@@ -14,12 +14,15 @@ pub struct Reject {
     pub source: String,
     /// The file, named as in the shard set's inputs.
     pub file: String,
-    /// Line of a text container, from 1.
+    /// Line of a text container, from 1; in an archive counted over its members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// Row of a column container, from 1.
+    /// Row of a column container, or value of a JSON array, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<u64>,
+    /// Element of a list inside the record, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub element: Option<u32>,
     /// Where the record starts in the decompressed file (text containers).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte_offset: Option<u64>,
@@ -46,12 +49,14 @@ impl Reject {
         head: &blake3::Hash,
     ) -> Self {
         let columns = matches!(file.container, Container::Parquet | Container::Arrow);
+        let values = file.container == Container::Json;
         let number = (location.number > 0).then_some(location.number);
         Self {
             source: source.to_owned(),
             file: file.name.clone(),
-            line: number.filter(|_| !columns),
-            row: number.filter(|_| columns),
+            line: number.filter(|_| !columns && !values),
+            row: number.filter(|_| columns || values),
+            element: (location.element > 0).then_some(location.element),
             byte_offset: number.filter(|_| !columns).map(|_| location.offset),
             at: fault.at,
             reason: fault.reason,

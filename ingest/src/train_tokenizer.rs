@@ -5,8 +5,8 @@
 //! and settles ties by id, so the same input gives the same file whatever the number of threads.
 
 use crate::{
-    decode::{Batch, BatchSink, DecodeError, DecodeOptions, Limits, decode},
-    record::{Document, Extractor, RecordShape},
+    decode::{Batch, BatchSink, DecodeError, DecodeOptions, decode},
+    record::{Document, Extracted, Extractor, RecordShape},
     source::InputFile,
     tokenize::{PIECE_BYTES, QWEN2_PATTERN, pieces},
 };
@@ -171,9 +171,9 @@ fn read(
 ) -> Result<u64, DecodeError> {
     let extractor = Extractor::new(RecordShape::Text { field: options.text_field.clone() });
     let decode_options = DecodeOptions {
-        columns: extractor.columns().to_vec(),
+        layout: extractor.layout().clone(),
         max_document_bytes: options.max_document_bytes,
-        limits: Limits::default(),
+        ..DecodeOptions::default()
     };
     let mut rejected = 0;
     let mut left = options.max_bytes;
@@ -181,14 +181,15 @@ fn read(
         let mut forward = |batch: Batch| {
             for record in &batch.records {
                 match extractor.document(&batch.bytes, &record.body) {
-                    Ok(Document::Text(text)) => {
+                    Ok(Extracted::Document(Document::Text(text))) => {
                         let bytes = text.len() as u64;
                         if send.send(text.into_owned()).is_err() || bytes >= left {
                             return false;
                         }
                         left -= bytes;
                     }
-                    Ok(Document::Chat(_)) | Err(_) => rejected += 1,
+                    Ok(Extracted::Dropped(_)) => {}
+                    Ok(Extracted::Document(Document::Chat(_))) | Err(_) => rejected += 1,
                 }
             }
             true

@@ -3,8 +3,8 @@
 mod cleaning;
 
 use crate::{
-    ConditionedSpan, Curriculum, Data, Manifest, Model, Packing, Schedule, Source, SourceKind,
-    Stage, Train,
+    ConditionedSpan, Curriculum, Data, Format, Keep, Manifest, Model, Packing, Scalar, Schedule,
+    Source, SourceKind, Stage, Train,
 };
 use std::collections::HashSet;
 
@@ -148,16 +148,7 @@ fn check_source(source: &Source, stage: Stage, key: &impl Fn(&str) -> String) ->
             format!("{extension:?} is not an extension without its dot, such as py")
         })?;
     }
-    if let Some(blobs) = &source.blobs {
-        require(source.kind == SourceKind::Text, &key("blobs"), || {
-            "only sources of kind text have blobs".to_owned()
-        })?;
-        for (name, value) in [("store", &blobs.store), ("id", &blobs.id), ("url", &blobs.url)] {
-            require(!value.is_empty(), &key(&format!("blobs.{name}")), || {
-                "it is empty".to_owned()
-            })?;
-        }
-    }
+    check_record(source, key)?;
     let fits = matches!(
         (stage, source.kind),
         (Stage::Pre | Stage::Mid, SourceKind::Text) | (Stage::Post, SourceKind::Sft)
@@ -184,6 +175,71 @@ fn check_source(source: &Source, stage: Stage, key: &impl Fn(&str) -> String) ->
         &key("fields"),
         || "instruction and output go together".to_owned(),
     )
+}
+
+/// What of a record becomes a document.
+fn check_record(source: &Source, key: &impl Fn(&str) -> String) -> Checked {
+    let whole = matches!(source.format, Format::Text | Format::Code);
+    for (name, given) in [
+        ("text_template", source.text_template.is_some()),
+        ("unnest", source.unnest.is_some()),
+        ("keep", source.keep.as_ref().is_some_and(|keep| !keep.is_empty())),
+    ] {
+        require(!(whole && given), &key(name), || {
+            "files of format text and code are one document each and have no fields".to_owned()
+        })?;
+    }
+    let code = matches!(source.format, Format::Auto | Format::Code);
+    let given = source.drop_vendored.is_some() || source.drop_generated.is_some();
+    require(code || !given, &key("drop_generated"), || {
+        "drop_vendored and drop_generated belong to files of code".to_owned()
+    })?;
+    if let Some(template) = &source.text_template {
+        require(source.kind == SourceKind::Text, &key("text_template"), || {
+            "only sources of kind text have a text_template; sft sources have fields".to_owned()
+        })?;
+        require(source.text_field == "text", &key("text_template"), || {
+            "give text_template or text_field, not both".to_owned()
+        })?;
+        require(template.contains('{'), &key("text_template"), || {
+            format!("{template:?} names no field, such as {{question}}")
+        })?;
+    }
+    if let Some(blobs) = &source.blobs {
+        require(source.kind == SourceKind::Text, &key("blobs"), || {
+            "only sources of kind text have blobs".to_owned()
+        })?;
+        require(source.text_template.is_none(), &key("blobs"), || {
+            "give blobs or text_template, not both".to_owned()
+        })?;
+        for (name, value) in [("store", &blobs.store), ("id", &blobs.id), ("url", &blobs.url)] {
+            require(!value.is_empty(), &key(&format!("blobs.{name}")), || {
+                "it is empty".to_owned()
+            })?;
+        }
+    }
+    if let Some(unnest) = &source.unnest {
+        require(!unnest.list.is_empty(), &key("unnest.list"), || "it is empty".to_owned())?;
+    }
+    for (column, keep) in source.keep.iter().flatten() {
+        let key = || key(&format!("keep.{column}"));
+        match keep {
+            Keep::OneOf(values) => {
+                let finite = |v: &Scalar| !matches!(v, Scalar::Number(n) if !n.is_finite());
+                require(!values.is_empty() && values.iter().all(finite), &key(), || {
+                    "a list of no values keeps no record".to_owned()
+                })?;
+            }
+            Keep::Range { min, max } => {
+                let low = min.unwrap_or(f64::NEG_INFINITY);
+                let high = max.unwrap_or(f64::INFINITY);
+                require((min.is_some() || max.is_some()) && low <= high, &key(), || {
+                    "expected {min: …, max: …}, one or both, in this order".to_owned()
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_curriculum(curriculum: &Curriculum, stage: Stage) -> Checked {

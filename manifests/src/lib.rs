@@ -37,6 +37,8 @@ mod load;
 mod mixing;
 mod node;
 mod overrides;
+mod presets;
+mod record;
 mod remote;
 mod roots;
 mod schedule;
@@ -49,6 +51,8 @@ pub use cleaning::{
 };
 pub use error::{ManifestError, Place};
 pub use mixing::Packing;
+pub use presets::{Preset, Published, presets};
+pub use record::{Keep, Scalar, Transform, Unnest, UnnestInto};
 pub use remote::{ARCHIVE_URL, Blobs};
 pub use roots::{PathError, Roots};
 pub use schedule::Schedule;

@@ -1,7 +1,7 @@
 //! From YAML text to a checked manifest, and back.
 
 use crate::node::{Node, ReadError, ReadErrorKind, Value};
-use crate::{Blobs, Clean, Data, Decontaminate, Dedup, check, overrides};
+use crate::{Blobs, Clean, Data, Decontaminate, Dedup, Preset, check, overrides, presets};
 use crate::{
     Manifest, ManifestError, Overlong, Packing, PathError, Place, Profile, Roots, Source, Tokenizer,
 };
@@ -55,6 +55,7 @@ impl Manifest {
         for text in overrides {
             overrides::apply(&mut tree, text.as_ref())?;
         }
+        presets::expand(&mut tree, path)?;
         let mut manifest: Self = tree.read().map_err(|error| explain(error, path, &tree))?;
         if let Err(problem) = check::check(&manifest) {
             return Err(ManifestError::Value {
@@ -108,19 +109,34 @@ impl Manifest {
         })
     }
 
-    /// The manifest with its overrides, as YAML that loads to the same manifest in the same folder.
+    /// The manifest with its overrides and presets written out, as YAML that loads to the same
+    /// manifest in the same folder.
     ///
     /// # Panics
     /// Never: every manifest is a tree of plain values.
     #[must_use]
     pub fn to_resolved_yaml(&self) -> String {
-        serde_saphyr::to_string(self).expect("a manifest is a tree of plain values")
+        let mut tree = serde_json::to_value(self).expect("a manifest is a tree of plain values");
+        for (index, source) in self.data.sources.iter().enumerate() {
+            let Some(preset) = source.preset.as_deref().and_then(Preset::named) else { continue };
+            // A key that was taken away stays away.
+            let Some(keys) = tree["data"]["sources"][index].as_object_mut() else { continue };
+            for key in preset.key_names() {
+                let nothing = match key.as_str() {
+                    "exclude" => serde_json::json!([]),
+                    _ => serde_json::Value::Null,
+                };
+                keys.entry(key).or_insert(nothing);
+            }
+        }
+        serde_saphyr::to_string(&tree).expect("a manifest is a tree of plain values")
     }
 
     /// BLAKE3, as hex, of the keys that decide the bytes of the shard set: the control tokens, the
     /// row length, the shard size, the document limit, the handling of long conversations, the packing,
     /// cleaning with its profiles spelled out, deduplication, decontamination and the sources without
-    /// their weights and epochs. Not the content of any file, and not where the output goes.
+    /// their weights and epochs, presets as the keys that they stand for. Not the content of any file,
+    /// and not where the output goes.
     ///
     /// # Panics
     /// Never: every manifest is a tree of plain values.
@@ -152,6 +168,7 @@ impl Manifest {
                 Source {
                     weight: None,
                     epochs: None,
+                    preset: None,
                     clean: (!clean.is_off()).then_some(clean),
                     blobs: source.blobs.as_ref().map(Blobs::decisive),
                     ..source.clone()
@@ -241,7 +258,7 @@ fn explain(error: ReadError, path: &Path, tree: &Node) -> ManifestError {
 }
 
 /// The known name that a misspelled one most likely stands for.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), other);
     known
         .iter()

@@ -1,8 +1,12 @@
 //! The keys of a manifest as types. `docs/manifest.md` tells the same to users; a test holds the
 //! two together.
 
-use crate::{Blobs, Clean, Decontaminate, Dedup, Packing, Roots, Schedule, TokenCount, schedule};
+use crate::{
+    Blobs, Clean, Decontaminate, Dedup, Keep, Packing, Roots, Schedule, TokenCount, Transform,
+    Unnest, schedule,
+};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A whole manifest: what to ingest, what the model sees, and how it is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,6 +155,9 @@ pub enum Overlong {
 pub struct Source {
     /// Its name: decides the random draws of its rows, so it must be unique.
     pub name: String,
+    /// A published corpus that gives the keys which this source does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
     /// Files, globs, folders, and addresses of the same.
     pub paths: Vec<String>,
     /// The container of its files.
@@ -162,12 +169,33 @@ pub struct Source {
     /// Column or key that holds the text of a `text` record.
     #[serde(default = "default_text_field")]
     pub text_field: String,
+    /// The text of a `text` record out of several fields: `{field}` stands for a field's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_template: Option<String>,
     /// Columns or keys of an `sft` record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Fields>,
     /// Records name a blob instead of holding their text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blobs: Option<Blobs>,
+    /// A list inside the record whose elements hold the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unnest: Option<Unnest>,
+    /// What is mended in every text that is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transforms: Option<Vec<Transform>>,
+    /// Only records whose columns have these values; the others are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<BTreeMap<String, Keep>>,
+    /// Archives: only members whose path fits one of these globs; empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<String>>,
+    /// Code: whether files in folders of other people's code are left out; absent: they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_vendored: Option<bool>,
+    /// Code: whether files that a program wrote are left out; absent: they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_generated: Option<bool>,
     /// Code folders: only these languages; empty: all known ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub languages: Vec<String>,
@@ -204,6 +232,10 @@ pub enum Format {
     Auto,
     /// One JSON object per line; plain, `.gz` or `.zst`.
     Jsonl,
+    /// JSON objects in one array, or one after the other, however they are spread over lines.
+    Json,
+    /// Alternating lines: a question, its answer. The fields are `question` and `answer`.
+    Pairs,
     /// Parquet.
     Parquet,
     /// Arrow IPC, file or stream.

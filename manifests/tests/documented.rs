@@ -4,10 +4,11 @@ use coda_manifests::{
     Blobs, Checkpoint, Clean, CleanProfile, ConditionedSpan, ControlCharacters, Curriculum, Data,
     Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, KeepOrStrip, LearningRate,
     LrSchedule, Manifest, MasterWeights, Model, Near, Newlines, Optimizer, OptimizerKind, Overlong,
-    Packing, Recompute, Schedule, Source, SourceKind, TokenCount, Tokenizer, Train,
+    Packing, Recompute, Schedule, Source, SourceKind, TokenCount, Tokenizer, Train, Transform,
+    Unnest, UnnestInto,
 };
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A manifest in which every key is present. Struct literals without `..`: a new field does not
@@ -27,28 +28,6 @@ fn everything() -> Manifest {
         pad: "x".to_owned(),
         mask: "x".to_owned(),
         match_special_text: false,
-    };
-    let source = Source {
-        name: "x".to_owned(),
-        paths: vec!["x".to_owned()],
-        format: Format::Auto,
-        kind: SourceKind::Sft,
-        text_field: "x".to_owned(),
-        fields: Some(Fields { instruction: some(), output: some(), messages: some() }),
-        blobs: Some(Blobs {
-            store: "x".to_owned(),
-            id: "x".to_owned(),
-            encoding: some(),
-            url: "x".to_owned(),
-        }),
-        languages: vec!["x".to_owned()],
-        extensions: vec!["x".to_owned()],
-        exclude: vec!["x".to_owned()],
-        clean: Some(clean()),
-        license: some(),
-        tokens: Some(TokenCount(1)),
-        weight: Some(1.0),
-        epochs: Some(1.0),
     };
     manifest.data = Data {
         out: "x".to_owned(),
@@ -77,7 +56,7 @@ fn everything() -> Manifest {
             ngram: 1,
             min_words: Some(1),
         }),
-        sources: vec![source],
+        sources: vec![source()],
     };
     manifest.curriculum = Curriculum {
         p1: chance(),
@@ -159,6 +138,44 @@ fn clean() -> Clean {
         max_repeated_paragraph_bytes_share: Some(1.0),
         max_top_ngram_share: Some(vec![(1, 1.0)]),
         max_repeated_ngram_share: Some(vec![(1, 1.0)]),
+    }
+}
+
+fn source() -> Source {
+    let some = || Some("x".to_owned());
+    Source {
+        name: "x".to_owned(),
+        preset: some(),
+        paths: vec!["x".to_owned()],
+        format: Format::Auto,
+        kind: SourceKind::Sft,
+        text_field: "x".to_owned(),
+        text_template: some(),
+        unnest: Some(Unnest {
+            list: "x".to_owned(),
+            into: UnnestInto::Document,
+            separator: "x".to_owned(),
+        }),
+        transforms: Some(vec![Transform::Lf]),
+        keep: Some(BTreeMap::new()),
+        members: Some(vec!["x".to_owned()]),
+        drop_vendored: Some(true),
+        drop_generated: Some(true),
+        fields: Some(Fields { instruction: some(), output: some(), messages: some() }),
+        blobs: Some(Blobs {
+            store: "x".to_owned(),
+            id: "x".to_owned(),
+            encoding: some(),
+            url: "x".to_owned(),
+        }),
+        languages: vec!["x".to_owned()],
+        extensions: vec!["x".to_owned()],
+        exclude: vec!["x".to_owned()],
+        clean: Some(clean()),
+        license: some(),
+        tokens: Some(TokenCount(1)),
+        weight: Some(1.0),
+        epochs: Some(1.0),
     }
 }
 

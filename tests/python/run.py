@@ -26,9 +26,11 @@ from documents import check_packed, check_pairs
 from drawn import CASES, WEIGHTS, check_case, check_drawn
 from known_answers import check_known_answers
 from remote import check_remote
+from published import check as check_published
 from coda_shards.shard_set import ShardSet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+FIXTURES = REPOSITORY / "ingest" / "tests" / "fixtures" / "corpora"
 
 
 class Programs:
@@ -64,6 +66,8 @@ def main() -> int:
     try:
         check_known_answers()
         say("draws, keys and order give their known answers")
+        same("fixtures that differ from what published.py writes", check_published(FIXTURES), [])
+        say("the fixtures of published corpora hold what plain Python reads from them")
         for directory in arguments.set or [REPOSITORY / "tests" / "compat" / "shards_v1"]:
             check_files(directory)
         if not arguments.set:

@@ -55,7 +55,10 @@ fn keys(ran: &Ran) -> String {
 #[test]
 fn help_texts() {
     for (name, commands) in [
-        ("coda-ingest", ["", "inspect", "verify", "fetch", "merge", "train-tokenizer"].as_slice()),
+        (
+            "coda-ingest",
+            ["", "inspect", "verify", "fetch", "merge", "presets", "train-tokenizer"].as_slice(),
+        ),
         ("coda-curriculum", &["", "show", "draw"]),
         ("coda-trainer", &["", "sample", "eval", "plan", "inspect", "verify", "export", "check"]),
     ] {

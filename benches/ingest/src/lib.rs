@@ -5,8 +5,8 @@
 //! * `dedup`: cleaning, marks and decisions on text in memory.
 
 use coda_ingest::{
-    decode::{Batch, BatchSink, DecodeOptions, Limits, decode},
-    record::{Document, Extractor, RecordShape},
+    decode::{Batch, BatchSink, DecodeOptions, decode},
+    record::{Document, Extracted, Extractor, RecordShape},
     source::{Filters, list_files},
 };
 use std::path::PathBuf;
@@ -42,18 +42,14 @@ fn usage() -> libc::rusage {
 #[must_use]
 pub fn documents(paths: &[PathBuf], field: &str) -> Vec<String> {
     let extractor = Extractor::new(RecordShape::Text { field: field.to_owned() });
-    let options = DecodeOptions {
-        columns: extractor.columns().to_vec(),
-        max_document_bytes: usize::MAX,
-        limits: Limits::default(),
-    };
+    let options = DecodeOptions { layout: extractor.layout().clone(), ..DecodeOptions::default() };
     let files = list_files("bench", paths, &Filters::default()).expect("there are files");
     let mut documents = Vec::new();
     for file in files {
         let mut take = |batch: Batch| {
             documents.extend(batch.records.iter().map(|record| {
                 match extractor.document(&batch.bytes, &record.body) {
-                    Ok(Document::Text(text)) => text.into_owned(),
+                    Ok(Extracted::Document(Document::Text(text))) => text.into_owned(),
                     other => panic!("{}: {other:?}", file.name),
                 }
             }));

@@ -3,6 +3,7 @@
 use super::{
     dry_run::dry_run,
     merge::{TaskArgs, default_part, stopped},
+    survey::survey,
 };
 use clap::Args;
 use coda_cli::{
@@ -181,21 +182,22 @@ impl Build {
             let exit = if e.is_usage() { Exit::Usage } else { Exit::Io };
             Failure::from_error(exit, &e).maybe_hint(e.hint())
         })?;
+        let out = self.out(&manifest)?;
+        let jobs = self.workers();
+        if self.dry_run
+            && let Ok(tokenizer) = manifest.resolve(&manifest.tokenizer.path)
+            && !tokenizer.exists()
+        {
+            return survey(&manifest, &tokenizer, &out, jobs, self.json);
+        }
         let unreachable = if self.dry_run { Unreachable::Noted } else { Unreachable::Refused };
         let plan = Plan::with(&manifest, unreachable).map_err(|e| plan_failure(&e))?;
-        let out = match self.out.clone() {
-            Some(out) => out,
-            None => manifest
-                .resolve(&manifest.data.out)
-                .map_err(|e| Failure::from_error(Exit::Usage, &e).maybe_hint(e.hint()))?,
-        };
         if let Some(reason) = plan.tokenizer.slow_because() {
             eprintln!(
                 "note: {reason}: it goes through Hugging Face tokenizers, with the same ids but many \
                  times slower than the tokenizers of Qwen2 and Qwen3"
             );
         }
-        let jobs = self.jobs.map_or_else(all_cores, usize::from);
         let stop = Stop::install()?;
         if let Some(target) = &self.explain {
             return super::explain::run(&plan, target, &out, jobs, &stop, self.json);
@@ -242,6 +244,19 @@ impl Build {
             other => other.map_err(|e| build_failure(&e))?,
         };
         report(self.json, &built.index, &manifest.data, &out, started, Some(&built))
+    }
+
+    fn out(&self, manifest: &Manifest) -> Result<PathBuf, Failure> {
+        match self.out.clone() {
+            Some(out) => Ok(out),
+            None => manifest
+                .resolve(&manifest.data.out)
+                .map_err(|e| Failure::from_error(Exit::Usage, &e).maybe_hint(e.hint())),
+        }
+    }
+
+    fn workers(&self) -> usize {
+        self.jobs.map_or_else(all_cores, usize::from)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `coda-ingest --dry-run`: what a build would read and give.
 
+use super::outlook::Outlook;
 use coda_cli::{
     Exit, Failure, Progress, ProgressArgs, human, print_json, print_text, signals::Stop,
 };
@@ -29,8 +30,8 @@ struct DryRun<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     fetch_bytes: u64,
     estimated_tokens: u64,
-    estimated_rows: u64,
-    estimated_output_bytes: u64,
+    #[serde(flatten)]
+    outlook: Outlook,
     sources: Vec<SourceView<'a>>,
 }
 
@@ -89,23 +90,24 @@ pub(super) fn dry_run(plan: &Plan, out: &Path, jobs: usize, json: bool) -> Resul
     let line = Line { marker: None, ..plan.line(&pool, &progress, &stop) };
     let mut views = Vec::new();
     let mut problem = None;
+    let mut timed = (0_u64, 0.0);
     for source in &plan.sources {
         let sample = estimate(source, &line).map_err(|e| Failure::from_error(Exit::Io, &e))?;
-        if sample.sampled_documents == 0 && problem.is_none() {
+        if sample.sampled_documents == 0 && sample.sampled_drops.is_empty() && problem.is_none() {
             problem = nothing_usable(source, &sample);
         }
+        timed = (timed.0 + sample.timed_tokens, timed.1 + sample.seconds);
         views.push(view(plan, source, sample));
     }
+    let rate = (timed.0 > 0 && timed.1 > 0.0).then(|| timed.0 as f64 / timed.1);
     let tokens = views.iter().filter_map(|view| view.estimated_tokens).sum::<u64>();
-    let rows = tokens.div_ceil(u64::from(plan.row_length));
     let dry = DryRun {
         shard_set: out.display().to_string(),
         row_length: plan.row_length,
         file_bytes: plan.file_bytes(),
         fetch_bytes: views.iter().map(|view| view.fetch_bytes).sum(),
         estimated_tokens: tokens,
-        estimated_rows: rows,
-        estimated_output_bytes: rows * u64::from(plan.row_length) * 4,
+        outlook: Outlook::new(tokens, plan.row_length, rate, jobs, out),
         sources: views,
     };
     if json {
@@ -207,15 +209,8 @@ fn render(dry: &DryRun<'_>) -> String {
             let _ = writeln!(out, "    … and {} more", source.files.len() - SHOWN);
         }
     }
-    let _ = writeln!(
-        out,
-        "{}: about {} tokens, {} rows of {}, {} on disk (nothing was written)",
-        dry.shard_set,
-        human::count(dry.estimated_tokens),
-        human::count(dry.estimated_rows),
-        dry.row_length,
-        human::bytes(dry.estimated_output_bytes),
-    );
+    let _ = write!(out, "{}: about {} tokens", dry.shard_set, human::count(dry.estimated_tokens));
+    out += &dry.outlook.render(dry.row_length);
     if dry.fetch_bytes > 0 {
         let fetch = human::bytes(dry.fetch_bytes);
         let _ = writeln!(out, "{fetch} would be fetched first (`coda-ingest fetch` does it ahead)");

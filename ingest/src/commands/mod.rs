@@ -6,6 +6,9 @@ mod explain;
 pub(crate) mod fetch;
 pub(crate) mod inspect;
 pub(crate) mod merge;
+mod outlook;
+pub(crate) mod presets;
+mod survey;
 pub(crate) mod train;
 pub(crate) mod verify;
 

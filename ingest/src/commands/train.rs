@@ -67,10 +67,15 @@ struct Summary {
 impl Train {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         let started = Instant::now();
-        let filters =
-            Filters { extensions: self.extensions, exclude: self.exclude, ..Filters::default() };
-        let files =
+        let filters = Filters {
+            drop_vendored: true,
+            extensions: self.extensions,
+            exclude: self.exclude,
+            ..Filters::default()
+        };
+        let mut files =
             list_files("--input", &self.input, &filters).map_err(|e| super::source_failure(&e))?;
+        files.retain(|file| !file.vendored);
         let total: u64 = files.iter().map(|file| file.bytes).sum();
         let progress = Progress::start(
             self.progress,

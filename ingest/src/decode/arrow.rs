@@ -1,12 +1,14 @@
 //! Arrow IPC, file and stream: batch by batch, only the wanted columns.
 
 use super::{
-    BatchSink, DecodeError, DecodeOptions,
-    columns::{damaged, guarded, project, push_rows},
+    BatchSink, DecodeError, DecodeOptions, Fault,
+    claims::Claims,
+    columns::{Root, damaged, guarded, project, push_rows},
 };
 use crate::source::InputFile;
 use polars_arrow::{
     array::Array,
+    datatypes::ArrowSchema,
     io::ipc::read::{
         FileReader, StreamReader, StreamState, read_file_metadata, read_stream_metadata,
     },
@@ -34,13 +36,19 @@ pub(super) fn decode(
     let tracked =
         Tracked { file: File::open(&file.path).map_err(failed)?, reached: Arc::clone(&reached) };
     let mut reader = BufReader::new(tracked);
+    let mut claims = Claims {
+        reader: &mut File::open(&file.path).map_err(failed)?,
+        bytes: file.bytes,
+        limits: options.limits,
+    };
     let mut rows = Rows { options, first_row: 0, reached, reported: 0 };
     let mut magic = Vec::new();
     (&mut reader).take(FILE_MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
     reader.seek(SeekFrom::Start(0)).map_err(failed)?;
     if magic == FILE_MAGIC {
-        decode_file(reader, &mut rows, sink)?;
+        decode_file(reader, &mut claims, &mut rows, sink)?;
     } else {
+        claims.check_stream()?;
         decode_stream(reader, &mut rows, sink)?;
     }
     sink.consumed(file.bytes.saturating_sub(rows.reported));
@@ -49,18 +57,21 @@ pub(super) fn decode(
 
 fn decode_file(
     mut reader: BufReader<Tracked>,
+    claims: &mut Claims<'_, File>,
     rows: &mut Rows<'_>,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
     let metadata =
         guarded(WHAT, || read_file_metadata(&mut reader).map_err(|e| damaged(WHAT, &e)))?;
-    let wanted = project(&metadata.schema, &rows.options.columns).map_err(DecodeError::Damaged)?;
-    let (projection, order) = ascending(&wanted);
+    let blocks = metadata.blocks.iter().chain(metadata.dictionaries.iter().flatten());
+    claims.check_blocks(blocks.map(|block| block.offset))?;
+    let roots = whole(project(&metadata.schema, &rows.options.layout), &metadata.schema)?;
+    let projection = roots.iter().map(|root| root.place).collect();
     let mut batches = FileReader::new(reader, metadata, Some(projection), None);
     while let Some(batch) =
         guarded(WHAT, || batches.next().transpose().map_err(|e| damaged(WHAT, &e)))?
     {
-        rows.push(batch, &order, sink)?;
+        rows.push(&batch, &roots, sink)?;
     }
     Ok(())
 }
@@ -72,14 +83,14 @@ fn decode_stream(
 ) -> Result<(), DecodeError> {
     let metadata =
         guarded(WHAT, || read_stream_metadata(&mut reader).map_err(|e| damaged(WHAT, &e)))?;
-    let wanted = project(&metadata.schema, &rows.options.columns).map_err(DecodeError::Damaged)?;
-    let (projection, order) = ascending(&wanted);
+    let roots = whole(project(&metadata.schema, &rows.options.layout), &metadata.schema)?;
+    let projection = roots.iter().map(|root| root.place).collect();
     let mut batches = StreamReader::new(reader, metadata, Some(projection));
     while let Some(state) =
         guarded(WHAT, || batches.next().transpose().map_err(|e| damaged(WHAT, &e)))?
     {
         match state {
-            StreamState::Some(batch) => rows.push(batch, &order, sink)?,
+            StreamState::Some(batch) => rows.push(&batch, &roots, sink)?,
             // The end of the file where another message may begin is a legal end of the stream.
             StreamState::Waiting => break,
         }
@@ -87,14 +98,15 @@ fn decode_stream(
     Ok(())
 }
 
-/// polars reads columns in the order of the file: the positions to read, ascending and without
-/// repeats, and for each wanted column its place among them.
-fn ascending(wanted: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let mut projection = wanted.to_vec();
-    projection.sort_unstable();
-    projection.dedup();
-    let order = wanted.iter().map(|w| projection.partition_point(|p| p < w)).collect();
-    (projection, order)
+/// IPC reads columns with all that is in them.
+fn whole(roots: Result<Vec<Root>, Fault>, schema: &ArrowSchema) -> Result<Vec<Root>, DecodeError> {
+    let mut roots = roots.map_err(DecodeError::Damaged)?;
+    for root in &mut roots {
+        if let Some((_, field)) = schema.get_at_index(root.place) {
+            root.field = field.clone();
+        }
+    }
+    Ok(roots)
 }
 
 struct Rows<'a> {
@@ -107,19 +119,16 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn push(
         &mut self,
-        batch: RecordBatchT<Box<dyn Array>>,
-        order: &[usize],
+        batch: &RecordBatchT<Box<dyn Array>>,
+        roots: &[Root],
         sink: &mut BatchSink<'_>,
     ) -> Result<(), DecodeError> {
         let reached = self.reached.load(Ordering::Relaxed);
         sink.consumed(reached.saturating_sub(self.reported));
         self.reported = self.reported.max(reached);
         let rows = batch.len() as u64;
-        let columns = batch.into_arrays();
-        let arrays: Vec<Box<dyn Array>> =
-            order.iter().map(|&place| columns[place].clone()).collect();
         let most = self.options.max_document_bytes;
-        push_rows(&self.options.columns, &arrays, self.first_row, most, sink)?;
+        push_rows(&self.options.layout, roots, batch.arrays(), self.first_row, most, sink)?;
         self.first_row += rows;
         Ok(())
     }
@@ -142,16 +151,5 @@ impl Read for Tracked {
 impl Seek for Tracked {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ascending;
-
-    #[test]
-    fn a_projection_is_put_back_in_order() {
-        assert_eq!(ascending(&[5, 2, 5]), (vec![2, 5], vec![1, 0, 1]));
-        assert_eq!(ascending(&[]), (vec![], vec![]));
     }
 }

@@ -20,6 +20,8 @@ pub struct Location {
     pub file: u32,
     /// Line or row, from 1; 0 when the file as a whole is meant.
     pub number: u64,
+    /// Element of a list inside the record, from 1; 0 when the record as a whole is meant.
+    pub element: u32,
     /// Byte offset in the decompressed file; for column containers, the row's offset is not known
     /// and this is 0.
     pub offset: u64,
@@ -35,9 +37,13 @@ pub enum Body {
     Json(TextRange),
     /// The text itself, UTF-8 not yet checked.
     Text(TextRange),
-    /// One entry for each column of [`super::DecodeOptions::columns`]; nothing where the value is
-    /// null. Nested columns arrive as JSON.
+    /// One entry for each column of [`super::DecodeOptions::layout`]; nothing where the value is
+    /// null. What is not text arrives as JSON.
     Columns(Vec<Option<TextRange>>),
+    /// The elements of a list that stay together, each as in [`Body::Columns`].
+    Elements(Vec<Vec<Option<TextRange>>>),
+    /// Usable, but left out by a rule that looks at the file; the rule's code.
+    Dropped(&'static str),
     /// Not usable.
     Rejected {
         /// Why.
@@ -45,6 +51,19 @@ pub enum Body {
         /// BLAKE3 of the first bytes of the record.
         head: blake3::Hash,
     },
+}
+
+impl Body {
+    /// The bytes by which a reject of this record can be found again.
+    pub(crate) fn head(&self) -> TextRange {
+        let first = |ranges: &[Option<TextRange>]| ranges.iter().flatten().next().cloned();
+        match self {
+            Self::Json(range) | Self::Text(range) => range.clone(),
+            Self::Columns(ranges) => first(ranges).unwrap_or(0..0),
+            Self::Elements(elements) => elements.iter().find_map(|e| first(e)).unwrap_or(0..0),
+            Self::Dropped(_) | Self::Rejected { .. } => 0..0,
+        }
+    }
 }
 
 /// A record as the decoder found it.

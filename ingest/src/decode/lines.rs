@@ -1,44 +1,42 @@
 //! JSON lines: one record a line, bounded memory whatever the length of a line.
 
 use super::{
-    BatchSink, Body, DecodeError, DecodeOptions, Fault, Location, batch::HEAD_BYTES, stream::Stream,
+    BatchSink, DecodeError, DecodeOptions, Fault, Input, Location, batch::HEAD_BYTES, elements,
 };
-use crate::source::InputFile;
-use std::io::{self, Read as _};
 
-const CHUNK: usize = 256 << 10;
-const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
+pub(super) const CHUNK: usize = 256 << 10;
+pub(super) const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits a stream into lines and appends each to the sink. A byte order mark at the start of the
-/// file is not part of the first line; blank lines are no records.
+/// stream is not part of the first line; blank lines are no records. Lines are numbered on from
+/// `before`; gives how many there were up to the end, `before` included.
 pub(super) fn decode(
-    file: &InputFile,
+    input: &mut Input<'_>,
+    before: u64,
     options: &DecodeOptions,
     sink: &mut BatchSink<'_>,
-) -> Result<(), DecodeError> {
-    let mut stream = Stream::open(&file.path, options.limits)?;
-    let mut line = Line { number: 1, offset: 0, length: 0, head: Vec::new() };
+) -> Result<u64, DecodeError> {
+    let mut position = input.base;
+    let mut line = Line::new(before + 1, position, true);
     let mut chunk = vec![0; CHUNK];
-    let mut position = 0_u64;
     loop {
-        let n = match stream.read(&mut chunk) {
+        let n = match input.read(&mut chunk, sink) {
             Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => {
-                let error = DecodeError::from_stream(&file.path, e);
-                return line.broken(error, options, sink);
+            Err(error) => {
+                line.broken(error, options, sink)?;
+                return Ok(line.number);
             }
         };
-        sink.consumed(stream.newly_read());
         if n == 0 {
-            return line.end(options, sink);
+            line.end(options, sink)?;
+            return Ok(line.number - u64::from(line.length == 0));
         }
         let mut rest = &chunk[..n];
         while let Some(feed) = memchr::memchr(b'\n', rest) {
             line.append(&rest[..feed], options, sink);
             line.end(options, sink)?;
             position += feed as u64 + 1;
-            line = Line { number: line.number + 1, offset: position, length: 0, head: Vec::new() };
+            line = Line::new(line.number + 1, position, false);
             rest = &rest[feed + 1..];
         }
         line.append(rest, options, sink);
@@ -50,12 +48,17 @@ pub(super) fn decode(
 struct Line {
     number: u64,
     offset: u64,
+    first: bool,
     length: usize,
     /// The first bytes of a line that is too long.
     head: Vec<u8>,
 }
 
 impl Line {
+    fn new(number: u64, offset: u64, first: bool) -> Self {
+        Self { number, offset, first, length: 0, head: Vec::new() }
+    }
+
     fn append(&mut self, bytes: &[u8], options: &DecodeOptions, sink: &mut BatchSink<'_>) {
         let fits = self.length + bytes.len() <= options.max_document_bytes;
         if fits {
@@ -71,7 +74,7 @@ impl Line {
     }
 
     fn end(&self, options: &DecodeOptions, sink: &mut BatchSink<'_>) -> Result<(), DecodeError> {
-        let location = Location { file: 0, number: self.number, offset: self.offset };
+        let location = Location { number: self.number, offset: self.offset, ..Location::default() };
         if self.length > options.max_document_bytes {
             let fault = Fault::new(
                 "too_long",
@@ -84,14 +87,14 @@ impl Line {
         }
         let end = sink.bytes().len();
         let mut start = end - self.length;
-        if self.offset == 0 && sink.bytes()[start..].starts_with(UTF8_BOM) {
+        if self.first && sink.bytes()[start..].starts_with(UTF8_BOM) {
             start += UTF8_BOM.len();
         }
         if sink.bytes()[start..].trim_ascii().is_empty() {
             sink.bytes().truncate(end - self.length);
             return Ok(());
         }
-        sink.push(location, Body::Json(start..end))
+        elements::push_json(location, start..end, options, sink)
     }
 
     /// The stream broke inside this line: the lines before it are kept.
@@ -102,7 +105,7 @@ impl Line {
         sink: &mut BatchSink<'_>,
     ) -> Result<(), DecodeError> {
         let DecodeError::Damaged(fault) = error else { return Err(error) };
-        let location = Location { file: 0, number: self.number, offset: self.offset };
+        let location = Location { number: self.number, offset: self.offset, ..Location::default() };
         if self.length > options.max_document_bytes {
             return sink.reject(location, fault, &self.head);
         }

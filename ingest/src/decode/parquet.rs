@@ -2,13 +2,13 @@
 
 use super::{
     BatchSink, DecodeError, DecodeOptions, Fault,
-    columns::{damaged, guarded, project, push_rows},
+    columns::{Root, count_leaves, damaged, guarded, project, push_rows},
 };
 use crate::source::InputFile;
-use polars_arrow::{array::Array, datatypes::Field};
+use polars_arrow::array::Array;
 use polars_parquet::read::{
-    BasicDecompressor, PageReader, RowGroupMetadata, column_iter_to_arrays, infer_schema,
-    read_metadata,
+    BasicDecompressor, ColumnChunkMetadata, PageReader, RowGroupMetadata, column_iter_to_arrays,
+    infer_schema, read_metadata,
 };
 use std::{
     collections::VecDeque,
@@ -32,21 +32,24 @@ pub(super) fn decode(
         let schema = infer_schema(&metadata).map_err(|e| damaged(WHAT, &e))?;
         Ok((metadata, schema))
     })?;
-    let wanted = project(&schema, &options.columns).map_err(DecodeError::Damaged)?;
-    let fields: Vec<&Field> = wanted
+    let roots = project(&schema, &options.layout).map_err(DecodeError::Damaged)?;
+    let wholes: Vec<usize> = roots
         .iter()
-        .filter_map(|&index| schema.get_at_index(index).map(|(_, field)| field))
+        .filter_map(|root| schema.get_at_index(root.place))
+        .map(|(_, field)| count_leaves(&field.dtype))
         .collect();
     let mut first_row = 0;
     let mut reported = 0;
     for group in &metadata.row_groups {
-        let arrays = fields
+        let arrays = roots
             .iter()
-            .map(|field| read_column(&mut reader, file, group, field, options))
+            .zip(&wholes)
+            .map(|(root, whole)| read_column(&mut reader, file, group, (root, *whole), options))
             .collect::<Result<Vec<_>, _>>()?;
         for chunk in in_step(arrays) {
             let rows = chunk.first().map_or(0, |array| array.len()) as u64;
-            push_rows(&options.columns, &chunk, first_row, options.max_document_bytes, sink)?;
+            let most = options.max_document_bytes;
+            push_rows(&options.layout, &roots, &chunk, first_row, most, sink)?;
             first_row += rows;
         }
         let read = group.compressed_size() as u64;
@@ -57,22 +60,52 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// One column of one row group.
+/// One root column of one row group, of which only the wanted leaves are read; `whole` is how many
+/// it has.
 fn read_column(
     reader: &mut BufReader<File>,
     file: &InputFile,
     group: &RowGroupMetadata,
-    field: &Field,
+    (root, whole): (&Root, usize),
     options: &DecodeOptions,
 ) -> Result<Vec<Box<dyn Array>>, DecodeError> {
-    let columns: Vec<_> =
-        group.columns_under_root_iter(&field.name).into_iter().flatten().collect();
-    let [column] = columns.as_slice() else {
-        return Err(DecodeError::Damaged(Fault::new(
-            "wrong_type",
-            format!("column {:?} is nested, expected text", field.name.as_str()),
-        )));
-    };
+    let name = &root.field.name;
+    let columns: Vec<_> = group.columns_under_root_iter(name).into_iter().flatten().collect();
+    if columns.len() != whole {
+        return Err(damaged(WHAT, &format!("column {name:?} has other leaves than its schema")));
+    }
+    let columns: Vec<_> = root.leaves.iter().map(|&leaf| columns[leaf]).collect();
+    let mut pages = Vec::with_capacity(columns.len());
+    for column in &columns {
+        let bytes = read_chunk(reader, file, column, options)?;
+        pages.push(bytes);
+    }
+    let rows = group.num_rows();
+    guarded(WHAT, || {
+        let decompressors = columns.iter().zip(pages).map(|(column, bytes)| {
+            let bytes = Cursor::new(bytes.into());
+            let pages = PageReader::new(bytes, column, Vec::new(), MAX_PAGE_BYTES);
+            BasicDecompressor::new(pages, Vec::new())
+        });
+        let types = columns.iter().map(|c| &c.descriptor().descriptor.primitive_type).collect();
+        let (arrays, _) =
+            column_iter_to_arrays(decompressors.collect(), types, root.field.clone(), None)
+                .map_err(|e| damaged(WHAT, &e))?;
+        let read: usize = arrays.iter().map(|array| array.len()).sum();
+        if read != rows {
+            return Err(damaged(WHAT, &format!("a column has {read} of {rows} rows")));
+        }
+        Ok(arrays)
+    })
+}
+
+/// The bytes of one column chunk.
+fn read_chunk(
+    reader: &mut BufReader<File>,
+    file: &InputFile,
+    column: &ColumnChunkMetadata,
+    options: &DecodeOptions,
+) -> Result<Vec<u8>, DecodeError> {
     let range = guarded(WHAT, || Ok(column.byte_range()))?;
     let length = range.end.saturating_sub(range.start);
     let unpacked = u64::try_from(column.uncompressed_size()).unwrap_or(u64::MAX);
@@ -92,20 +125,7 @@ fn read_column(
     reader.seek(SeekFrom::Start(range.start)).map_err(failed)?;
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     reader.take(length).read_to_end(&mut bytes).map_err(failed)?;
-    let rows = group.num_rows();
-    guarded(WHAT, || {
-        let pages = PageReader::new(Cursor::new(bytes.into()), column, Vec::new(), MAX_PAGE_BYTES);
-        let decompressor = BasicDecompressor::new(pages, Vec::new());
-        let primitive = &column.descriptor().descriptor.primitive_type;
-        let (arrays, _) =
-            column_iter_to_arrays(vec![decompressor], vec![primitive], field.clone(), None)
-                .map_err(|e| damaged(WHAT, &e))?;
-        let read: usize = arrays.iter().map(|array| array.len()).sum();
-        if read != rows {
-            return Err(damaged(WHAT, &format!("a column has {read} of {rows} rows")));
-        }
-        Ok(arrays)
-    })
+    Ok(bytes)
 }
 
 /// Columns come in arrays of their own lengths: cuts them so that each chunk has all columns.

@@ -1,7 +1,9 @@
 //! Decompressed bytes, with caps.
 
-use super::{BatchSink, Body, DecodeError, DecodeOptions, Fault, Location, fault::CapExceeded};
-use crate::source::{Container, InputFile};
+use super::{
+    BatchSink, Body, DecodeError, DecodeOptions, Fault, Input, Location, fault::CapExceeded,
+};
+use crate::source::{Container, InputFile, is_generated};
 use flate2::bufread::MultiGzDecoder;
 use std::{
     fs::File,
@@ -42,7 +44,6 @@ pub(super) struct Stream {
     inner: Box<dyn Read + Send>,
     /// Bytes read from the file.
     read: Arc<AtomicU64>,
-    reported: u64,
     produced: u64,
     compressed: bool,
     limits: Limits,
@@ -84,15 +85,12 @@ impl Stream {
             Box::new(reader)
         };
         let compressed = is_gzip || is_zstd;
-        Ok(Self { inner, read, reported: 0, produced: 0, compressed, limits })
+        Ok(Self { inner, read, produced: 0, compressed, limits })
     }
 
-    /// Bytes read from the file since the last call.
-    pub(super) fn newly_read(&mut self) -> u64 {
-        let total = self.read.load(Ordering::Relaxed);
-        let fresh = total - self.reported;
-        self.reported = total;
-        fresh
+    /// Tells how far the file has been read while somebody else holds the stream.
+    pub(super) fn meter(&self) -> Meter {
+        Meter { read: Arc::clone(&self.read), reported: 0 }
     }
 
     fn check_caps(&self) -> Result<(), CapExceeded> {
@@ -120,6 +118,22 @@ impl Read for Stream {
     }
 }
 
+/// How far a file has been read, for the progress.
+pub(super) struct Meter {
+    read: Arc<AtomicU64>,
+    reported: u64,
+}
+
+impl Meter {
+    /// Bytes read from the file since the last call.
+    pub(super) fn newly_read(&mut self) -> u64 {
+        let total = self.read.load(Ordering::Relaxed);
+        let fresh = total - self.reported;
+        self.reported = total;
+        fresh
+    }
+}
+
 struct Counted {
     file: File,
     read: Arc<AtomicU64>,
@@ -140,14 +154,28 @@ pub(super) fn decode_whole(
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
     let mut stream = Stream::open(&file.path, options.limits)?;
+    let mut meter = stream.meter();
+    let mut input = Input { reader: &mut stream, meter: &mut meter, path: &file.path, base: 0 };
     let location = Location { number: 1, ..Location::default() };
+    let is_code = file.container == Container::Code;
+    push_whole(&mut input, location, is_code.then_some(Path::new(&file.name)), options, sink)
+}
+
+/// The whole of a stream as one document; `code` is its path when it is code.
+pub(super) fn push_whole(
+    input: &mut Input<'_>,
+    location: Location,
+    code: Option<&Path>,
+    options: &DecodeOptions,
+    sink: &mut BatchSink<'_>,
+) -> Result<(), DecodeError> {
     let start = sink.bytes().len();
     let most = options.max_document_bytes as u64;
-    let outcome = (&mut stream).take(most + 1).read_to_end(sink.bytes());
-    sink.consumed(stream.newly_read());
+    let outcome = input.reader.take(most + 1).read_to_end(sink.bytes());
+    sink.consumed(input.meter.newly_read());
     let length = sink.bytes().len() - start;
     let fault = match outcome {
-        Err(e) => match DecodeError::from_stream(&file.path, e) {
+        Err(e) => match DecodeError::from_stream(input.path, e) {
             DecodeError::Damaged(fault) => Some(fault),
             other => return Err(other),
         },
@@ -163,13 +191,19 @@ pub(super) fn decode_whole(
         sink.bytes().truncate(start);
         return sink.reject(location, fault, &head);
     }
-    let probe = &sink.bytes()[start..start + length.min(BINARY_PROBE)];
-    // Empty files are common in code (`__init__.py`) and no fault.
-    let no_code = probe.is_empty() || memchr::memchr(0, probe).is_some();
-    if file.container == Container::Code && no_code {
-        sink.bytes().truncate(start);
-        sink.skip_file();
-        return Ok(());
+    if let Some(path) = code {
+        let text = &sink.bytes()[start..];
+        let probe = &text[..length.min(BINARY_PROBE)];
+        // Empty files are common in code (`__init__.py`) and no fault.
+        if probe.is_empty() || memchr::memchr(0, probe).is_some() {
+            sink.bytes().truncate(start);
+            sink.skip_file();
+            return Ok(());
+        }
+        if options.drop_generated && is_generated(path, text) {
+            sink.bytes().truncate(start);
+            return sink.push(location, Body::Dropped("generated"));
+        }
     }
     sink.push(location, Body::Text(start..start + length))
 }

@@ -181,6 +181,7 @@ mod tests {
             file: "a.jsonl".to_owned(),
             line: Some(3),
             row: None,
+            element: None,
             byte_offset: Some(17),
             at: None,
             reason: "invalid_utf8",

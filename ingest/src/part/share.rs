@@ -89,6 +89,7 @@ mod tests {
             container: Container::Jsonl,
             bytes,
             origin: None,
+            vendored: false,
         };
         sizes.iter().map(file).collect()
     }

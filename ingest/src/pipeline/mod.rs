@@ -19,7 +19,7 @@ use crate::{
     blobs::BlobStore,
     clean::Cleaner,
     contamination::Benchmarks,
-    decode::{Batch, BatchSink, DecodeError, DecodeOptions, RawRecord, decode},
+    decode::{Batch, BatchSink, DecodeError, DecodeOptions, Members, RawRecord, decode},
     dedup::{DedupError, Deduper, Marker},
     fetch::{FetchError, Fetcher},
     pack::{Overlong, PackedRow},
@@ -70,8 +70,21 @@ pub struct SourcePlan {
     pub cleaner: Cleaner,
     /// Present for conversations: how they are rendered.
     pub chat: Option<ChatEncoder>,
+    /// What is read of archives.
+    pub members: Members,
+    /// Whether code that a program wrote is dropped.
+    pub drop_generated: bool,
     /// The source ends with the document that reaches this many tokens.
     pub budget: Option<u64>,
+}
+
+impl SourcePlan {
+    /// The decoders' options for this source's files.
+    pub(crate) fn fill(&self, options: &mut DecodeOptions) {
+        options.layout = self.extractor.layout().clone();
+        options.members = self.members.clone();
+        options.drop_generated = self.drop_generated;
+    }
 }
 
 /// What all sources share.
@@ -283,7 +296,7 @@ fn read(
         fetch.ahead(files.get(from.file as usize..).unwrap_or_default(), Arc::new(|_| ()))
     });
     let mut options = line.decode.clone();
-    options.columns = plan.extractor.columns().to_vec();
+    plan.fill(&mut options);
     // Batches reach over small files, so that there is work for all workers in each.
     let mut send = |batch| to_workers.send(batch).is_ok();
     let mut sink = BatchSink::new(&mut send);

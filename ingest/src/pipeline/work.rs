@@ -5,7 +5,7 @@ use crate::{
     clean::Cleaner,
     decode::{Batch, Body, Fault, HEAD_BYTES, Location, RawRecord},
     dedup::{DedupError, Deduper, Marks, Verdict},
-    record::Document,
+    record::{Document, Extracted},
     reject::Reject,
     tokenize::{ChatError, ChatRow},
     words::Words,
@@ -58,7 +58,8 @@ pub(crate) fn prepare<'a>(
         return Prepared::Over(Outcome::Rejected { fault: fault.clone(), head: *head });
     }
     let document = match plan.extractor.document(&batch.bytes, &record.body) {
-        Ok(document) => change(&plan.cleaner, document),
+        Ok(Extracted::Document(document)) => change(&plan.cleaner, document),
+        Ok(Extracted::Dropped(reason)) => return Prepared::Over(Outcome::Dropped { reason }),
         Err(fault) => return Prepared::Over(rejected(batch, record, fault)),
     };
     if plan.cleaner.values().is_off() && line.benchmarks.is_none() && line.marker.is_none() {
@@ -165,11 +166,6 @@ fn encode_text(line: &Line<'_>, text: &str) -> Result<Outcome, Fault> {
 }
 
 fn rejected(batch: &Batch, record: &RawRecord, fault: Fault) -> Outcome {
-    let head = match &record.body {
-        Body::Json(range) | Body::Text(range) => range.clone(),
-        Body::Columns(ranges) => ranges.iter().flatten().next().cloned().unwrap_or(0..0),
-        Body::Rejected { .. } => 0..0,
-    };
-    let bytes = &batch.bytes[head];
+    let bytes = &batch.bytes[record.body.head()];
     Outcome::Rejected { fault, head: blake3::hash(&bytes[..bytes.len().min(HEAD_BYTES)]) }
 }

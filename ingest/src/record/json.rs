@@ -1,11 +1,12 @@
 //! The wanted keys of one JSON object, without building the rest of it.
 
+use super::path::{self, FieldPath, walk};
 use crate::decode::Fault;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::{borrow::Cow, fmt};
 
-/// A value of a wanted key.
+/// A value of a wanted field.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Field<'a> {
     /// The key is not there.
@@ -16,20 +17,96 @@ pub(super) enum Field<'a> {
     Null,
     /// A value of another kind, by name.
     Other(&'static str),
-    /// An array or object, kept because the caller asked for it.
-    Nested(Value),
+    /// A value of any other kind, kept because the caller asked for it.
+    Kept(Value),
 }
 
-/// Reads `keys` from the JSON object in `line`; arrays and objects are kept only when `nested`.
-pub(super) fn read_keys<'a>(
-    line: &'a str,
-    keys: &[String],
-    nested: bool,
-) -> Result<Vec<Field<'a>>, Fault> {
-    let mut json = serde_json::Deserializer::from_str(line);
-    let seed = Keys { keys, nested };
-    let fields = seed.deserialize(&mut json).and_then(|fields| json.end().map(|()| fields));
-    fields.map_err(|e| fault(&e))
+/// The top-level keys that a record's fields come from, worked out once.
+#[derive(Clone, Debug)]
+pub(super) struct JsonKeys {
+    keys: Vec<String>,
+    /// Whether values other than text are kept, by key.
+    kept: Vec<bool>,
+    /// By field: where it may be, in order.
+    fields: Vec<Vec<Place>>,
+}
+
+/// A field's value is that of a key, or below it.
+#[derive(Clone, Debug)]
+struct Place {
+    key: usize,
+    below: Vec<String>,
+}
+
+impl JsonKeys {
+    /// `columns` with, for each, whether its value may be other than text.
+    pub(super) fn new<'p>(columns: impl Iterator<Item = (&'p FieldPath, bool)>) -> Self {
+        let mut keys = Self { keys: Vec::new(), kept: Vec::new(), fields: Vec::new() };
+        for (path, any) in columns {
+            let mut places = Vec::new();
+            for choice in path.choices() {
+                places.push(Place { key: keys.place(&choice.whole, any), below: Vec::new() });
+                if let [first, below @ ..] = choice.parts.as_slice()
+                    && !below.is_empty()
+                {
+                    places.push(Place { key: keys.place(first, true), below: below.to_vec() });
+                }
+            }
+            keys.fields.push(places);
+        }
+        keys
+    }
+
+    fn place(&mut self, name: &str, kept: bool) -> usize {
+        let known = self.keys.iter().position(|key| key == name);
+        let place = known.unwrap_or_else(|| {
+            self.keys.push(name.to_owned());
+            self.kept.push(false);
+            self.keys.len() - 1
+        });
+        self.kept[place] |= kept;
+        place
+    }
+
+    /// Reads the fields from the JSON object in `line`.
+    pub(super) fn read<'a>(&self, line: &'a str) -> Result<Vec<Field<'a>>, Fault> {
+        let mut json = serde_json::Deserializer::from_str(line);
+        let seed = Keys { keys: &self.keys, kept: &self.kept };
+        let values = seed.deserialize(&mut json).and_then(|fields| json.end().map(|()| fields));
+        let mut values = values.map_err(|e| fault(&e))?;
+        // The common case: every field is a key of its own.
+        if self.fields.len() == self.keys.len() && self.fields.iter().all(|p| p.len() == 1) {
+            return Ok(values);
+        }
+        Ok(self.fields.iter().map(|places| pick(places, &mut values)).collect())
+    }
+}
+
+/// The first place that has a value. What lies at the top is looked at by one field only, or by
+/// fields that want the same, so it is copied, not moved.
+fn pick<'a>(places: &[Place], values: &mut [Field<'a>]) -> Field<'a> {
+    for place in places {
+        let value = &values[place.key];
+        if place.below.is_empty() {
+            if *value != Field::Missing {
+                return value.clone();
+            }
+            continue;
+        }
+        let found = match value {
+            Field::Kept(value) => walk(value, &place.below).map(Cow::into_owned),
+            Field::Text(text) => path::parse_text(text)
+                .and_then(|value| walk(&value, &place.below).map(Cow::into_owned)),
+            _ => None,
+        };
+        match found {
+            Some(Value::String(text)) => return Field::Text(Cow::Owned(text)),
+            Some(Value::Null) => return Field::Null,
+            Some(other) => return Field::Kept(other),
+            None => {}
+        }
+    }
+    Field::Missing
 }
 
 /// `serde_json` has one error type: tells apart what the rejects count separately.
@@ -50,7 +127,7 @@ fn fault(error: &serde_json::Error) -> Fault {
 
 struct Keys<'k> {
     keys: &'k [String],
-    nested: bool,
+    kept: &'k [bool],
 }
 
 impl<'de> DeserializeSeed<'de> for Keys<'_> {
@@ -78,7 +155,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
             if fields[place] != Field::Missing {
                 return Err(de::Error::custom(format!("duplicate key {:?}", self.keys[place])));
             }
-            fields[place] = map.next_value_seed(OneField { nested: self.nested })?;
+            fields[place] = map.next_value_seed(OneField { kept: self.kept[place] })?;
         }
         Ok(fields)
     }
@@ -108,7 +185,7 @@ impl Visitor<'_> for WhichKey<'_> {
 }
 
 struct OneField {
-    nested: bool,
+    kept: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for OneField {
@@ -142,24 +219,24 @@ impl<'de> Visitor<'de> for OneField {
         Ok(Field::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Field::Other("a boolean"))
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(self.scalar(Value::Bool(value), "a boolean"))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Field::Other("a number"))
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(self.scalar(Value::from(value), "a number"))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Field::Other("a number"))
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(self.scalar(Value::from(value), "a number"))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Field::Other("a number"))
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(self.scalar(Value::from(value), "a number"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        if !self.nested {
+        if !self.kept {
             while seq.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(Field::Other("an array"));
         }
@@ -167,32 +244,47 @@ impl<'de> Visitor<'de> for OneField {
         while let Some(value) = seq.next_element::<Value>()? {
             values.push(value);
         }
-        Ok(Field::Nested(Value::Array(values)))
+        Ok(Field::Kept(Value::Array(values)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Field::Other("an object"))
+        if !self.kept {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Field::Other("an object"));
+        }
+        let mut values = serde_json::Map::new();
+        while let Some((key, value)) = map.next_entry()? {
+            values.insert(key, value);
+        }
+        Ok(Field::Kept(Value::Object(values)))
+    }
+}
+
+impl OneField {
+    fn scalar(&self, value: Value, kind: &'static str) -> Field<'static> {
+        if self.kept { Field::Kept(value) } else { Field::Other(kind) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Field, read_keys};
+    use super::{Field, FieldPath, JsonKeys};
+    use serde_json::json;
     use std::borrow::Cow;
 
-    fn keys(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
+    fn keys(names: &[&str], any: bool) -> JsonKeys {
+        let paths: Vec<FieldPath> = names.iter().map(|name| FieldPath::new(name)).collect();
+        JsonKeys::new(paths.iter().map(|path| (path, any)))
     }
 
     fn reason(line: &str) -> &'static str {
-        read_keys(line, &keys(&["text"]), false).expect_err("must be refused").reason
+        keys(&["text"], false).read(line).expect_err("must be refused").reason
     }
 
     #[test]
     fn only_the_wanted_keys_are_read() {
         let line = r#"{"a":[[[]]],"text":"plain","b":{"text":1},"n":"x\ny"}"#;
-        let fields = read_keys(line, &keys(&["n", "text", "none"]), false).expect("valid");
+        let fields = keys(&["n", "text", "none"], false).read(line).expect("valid");
         assert_eq!(
             fields,
             [
@@ -213,7 +305,7 @@ mod tests {
         assert_eq!(reason(r#"{"text":"a"} x"#), "malformed_json");
         assert_eq!(reason(r#"["text"]"#), "wrong_type");
         let deep = format!(r#"{{"text":{}{}}}"#, "[".repeat(200), "]".repeat(200));
-        let nested = read_keys(&deep, &keys(&["text"]), true).expect_err("too deep");
+        let nested = keys(&["text"], true).read(&deep).expect_err("too deep");
         assert_eq!(nested.reason, "too_deep");
     }
 
@@ -221,7 +313,21 @@ mod tests {
     fn depth_in_a_key_that_nobody_reads_costs_nothing() {
         let deep =
             format!(r#"{{"x":{}{},"text":"t"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
-        let fields = read_keys(&deep, &keys(&["text"]), false).expect("valid JSON");
+        let fields = keys(&["text"], false).read(&deep).expect("valid JSON");
         assert_eq!(fields, [Field::Text(Cow::Borrowed("t"))]);
+    }
+
+    #[test]
+    fn fields_lie_under_other_names_and_below_keys() {
+        let wanted = ["lang|program_lang", "meta.language", "meta.source", "n"];
+        let read = |line| keys(&wanted, true).read(line).expect("valid");
+        let text = |text: &str| Field::Text(Cow::Owned(text.to_owned()));
+        let line = r#"{"meta":{"language":"en","source":["a"]},"program_lang":"c","n":3}"#;
+        assert_eq!(
+            read(line),
+            [text("c"), text("en"), Field::Kept(json!(["a"])), Field::Kept(json!(3))]
+        );
+        let line = r#"{"meta":"{'language': 'fr'}","lang":null,"program_lang":"c"}"#;
+        assert_eq!(read(line), [Field::Null, text("fr"), Field::Missing, Field::Missing]);
     }
 }

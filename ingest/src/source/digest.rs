@@ -91,6 +91,7 @@ mod tests {
             container: Container::Jsonl,
             bytes,
             origin: None,
+            vendored: false,
         }
     }
 

@@ -1,22 +1,25 @@
 //! Listing the files of a source.
 
-use super::{Container, InputFile, language::language_of};
+use super::{
+    Container, InputFile,
+    authorship::{is_build_folder, is_vendored},
+    language::{language_of_file, language_of_name},
+};
 use crate::fetch::FetchError;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
     collections::HashSet,
+    ffi::OsString,
     fs, io,
     path::{Component, Path, PathBuf},
 };
 use walkdir::WalkDir;
 
-/// Folders that hold other people's code or build products.
-const LEFT_OUT: &[&str] = &[
-    "__pycache__",
+/// Folders of other people's code that hold no data set; folders of code are looked at more closely.
+const OTHERS: &[&str] = &[
     "bower_components",
     "node_modules",
     "site-packages",
-    "target",
     "third-party",
     "third_party",
     "vendor",
@@ -28,6 +31,8 @@ const LEFT_OUT: &[&str] = &[
 pub struct Filters {
     /// Container of every file; by extension when absent.
     pub container: Option<Container>,
+    /// Whether other people's code in folders of code is dropped, or taken like the rest.
+    pub drop_vendored: bool,
     /// Only these extensions (without the dot); empty: all that the container knows.
     pub extensions: Vec<String>,
     /// Only these languages (names as in [`super::KNOWN_EXTENSIONS`], any case); empty: all.
@@ -97,9 +102,10 @@ impl SourceError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Nothing { hint, .. } => Some(hint.clone()),
-            Self::Format { .. } => {
-                Some("set the source's format to jsonl, parquet, arrow, text or code".to_owned())
-            }
+            Self::Format { .. } => Some(
+                "set the source's format to jsonl, json, pairs, parquet, arrow, text or code"
+                    .to_owned(),
+            ),
             Self::Glob { .. } => Some(
                 "** matches folders at any depth, * within a name, {a,b} alternatives".to_owned(),
             ),
@@ -159,9 +165,13 @@ impl Lister<'_> {
         }
         if path.is_dir() {
             let container = self.filters.container.unwrap_or(Container::Code);
-            for file in self.walk(path, &|_| true)? {
-                if self.belongs(&file, container) {
+            let is_code = container == Container::Code;
+            for file in self.walk(path, is_code, &|_| true)? {
+                if self.belongs(&file, container) || (is_code && self.is_script(&file)) {
                     self.add(&file, Some(container), files)?;
+                    let relative = file.strip_prefix(path).unwrap_or(&file);
+                    let drop = is_code && self.filters.drop_vendored && is_vendored(relative);
+                    files.last_mut().into_iter().for_each(|file| file.vendored = drop);
                 }
             }
             return Ok(());
@@ -171,7 +181,7 @@ impl Lister<'_> {
             return Ok(());
         }
         let wanted = glob_set(self.source_name, &[pattern])?;
-        for file in self.walk(&base, &|relative| wanted.is_match(relative))? {
+        for file in self.walk(&base, false, &|relative| wanted.is_match(relative))? {
             let known = self.filters.extensions.is_empty() && self.filters.languages.is_empty();
             if known || self.belongs(&file, self.filters.container.unwrap_or(Container::Code)) {
                 self.add(&file, self.filters.container, files)?;
@@ -183,11 +193,14 @@ impl Lister<'_> {
     fn walk(
         &self,
         base: &Path,
+        into_vendored: bool,
         wanted: &dyn Fn(&Path) -> bool,
     ) -> Result<Vec<PathBuf>, SourceError> {
         let mut found = Vec::new();
         let entries = WalkDir::new(base).into_iter().filter_entry(|entry| {
-            entry.depth() == 0 || !is_left_out(&entry.file_name().to_string_lossy())
+            let name = entry.file_name().to_string_lossy();
+            let is_code = into_vendored && !is_hidden(&name) && !is_build_folder(&name);
+            entry.depth() == 0 || is_code || !is_left_out(&name)
         });
         for entry in entries {
             let entry = entry.map_err(|e| SourceError::Read {
@@ -214,12 +227,24 @@ impl Lister<'_> {
             return self.filters.extensions.iter().any(named);
         }
         match container {
-            Container::Code => language_of(&extension).is_some_and(|language| {
-                self.filters.languages.is_empty()
-                    || self.filters.languages.iter().any(|l| l.eq_ignore_ascii_case(language))
-            }),
+            Container::Code => {
+                self.has_language(language_of_name(Path::new(&without_compression(path))))
+            }
             other => container_of(path) == Some(other),
         }
+    }
+
+    fn has_language(&self, language: Option<&'static str>) -> bool {
+        let wanted = &self.filters.languages;
+        language.is_some_and(|language| {
+            wanted.is_empty() || wanted.iter().any(|l| l.eq_ignore_ascii_case(language))
+        })
+    }
+
+    /// Whether a file without an extension is a script of the wanted languages.
+    fn is_script(&self, path: &Path) -> bool {
+        let any_name = self.filters.extensions.is_empty() && path.extension().is_none();
+        any_name && self.has_language(language_of_file(path))
     }
 
     fn add(
@@ -229,7 +254,7 @@ impl Lister<'_> {
         files: &mut Vec<InputFile>,
     ) -> Result<(), SourceError> {
         let source_name = || self.source_name.to_owned();
-        let container = container
+        let container = if is_archive(path) { Some(Container::Tar) } else { container }
             .or_else(|| container_of(path))
             .ok_or_else(|| SourceError::Format { source_name: source_name(), path: path.into() })?;
         let metadata = fs::metadata(path).map_err(|source| SourceError::Read {
@@ -239,7 +264,7 @@ impl Lister<'_> {
         })?;
         let name = self.name_of(path);
         let (path, bytes) = (path.to_owned(), metadata.len());
-        files.push(InputFile { path, name, container, bytes, origin: None });
+        files.push(InputFile { path, name, container, bytes, origin: None, vendored: false });
         Ok(())
     }
 
@@ -265,32 +290,51 @@ impl Lister<'_> {
     }
 }
 
+/// Whether a file or folder of that name is not looked at: hidden, built, or other people's.
 pub(super) fn is_left_out(name: &str) -> bool {
-    name.starts_with('.') || LEFT_OUT.contains(&name)
+    is_hidden(name) || is_build_folder(name) || OTHERS.contains(&name)
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+pub(super) fn is_archive(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    [".tar", ".tar.gz", ".tgz", ".tar.zst"].iter().any(|end| name.ends_with(end))
 }
 
 /// The last extension that is not a compression, in lower case.
-fn extension(path: &Path) -> String {
-    let of = |path: &Path| {
-        path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
-    };
-    let last = of(path);
-    if last == "gz" || last == "zst" {
-        of(Path::new(path.file_stem().unwrap_or_default()))
-    } else {
-        last
-    }
+pub(crate) fn extension(path: &Path) -> String {
+    let name = without_compression(path);
+    Path::new(&name)
+        .extension()
+        .map(|e| e.to_string_lossy().to_ascii_lowercase())
+        .unwrap_or_default()
 }
 
-pub(super) fn container_of(path: &Path) -> Option<Container> {
+/// The name of a file without the extension of its compression.
+fn without_compression(path: &Path) -> OsString {
+    let packed = path.extension().is_some_and(|e| {
+        let last = e.to_string_lossy().to_ascii_lowercase();
+        last == "gz" || last == "zst"
+    });
+    let name = if packed { path.file_stem() } else { path.file_name() };
+    name.unwrap_or_default().to_owned()
+}
+
+pub(crate) fn container_of(path: &Path) -> Option<Container> {
+    if is_archive(path) {
+        return Some(Container::Tar);
+    }
     let extension = extension(path);
     Some(match extension.as_str() {
         "jsonl" | "ndjson" | "json" => Container::Jsonl,
         "parquet" => Container::Parquet,
         "arrow" | "ipc" | "feather" => Container::Arrow,
         "txt" | "text" => Container::Text,
-        other => {
-            language_of(other)?;
+        _ => {
+            language_of_name(Path::new(&without_compression(path)))?;
             Container::Code
         }
     })
@@ -307,7 +351,7 @@ fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
     Some((base, glob.to_string_lossy().into_owned()))
 }
 
-pub(super) fn glob_set(source_name: &str, globs: &[String]) -> Result<GlobSet, SourceError> {
+pub(crate) fn glob_set(source_name: &str, globs: &[String]) -> Result<GlobSet, SourceError> {
     let mut set = GlobSetBuilder::new();
     let error = |glob: &str, e: &globset::Error| SourceError::Glob {
         source_name: source_name.to_owned(),

@@ -1,13 +1,18 @@
 //! Which files a source consists of, in an order that does not depend on the machine.
 
+mod authorship;
 mod digest;
 mod language;
 mod list;
 mod remote;
 
+pub use authorship::is_generated;
 pub use digest::{DigestError, digest};
-pub use language::{KNOWN_EXTENSIONS, language_of};
+pub use language::{
+    KNOWN_EXTENSIONS, language_of, language_of_file, language_of_name, language_of_script,
+};
 pub use list::{Filters, SourceError, list_files};
+pub(crate) use list::{container_of, extension, glob_set};
 pub use remote::list_remote;
 
 use crate::fetch::Origin;
@@ -18,6 +23,12 @@ use std::{path::PathBuf, sync::Arc};
 pub enum Container {
     /// One JSON object a line, plain, gzip or zstd.
     Jsonl,
+    /// JSON objects in one array, or one after the other, however they are spread over lines.
+    Json,
+    /// Alternating lines: a question, its answer.
+    Pairs,
+    /// An archive of files of the other kinds, plain, gzip or zstd.
+    Tar,
     /// Apache Parquet.
     Parquet,
     /// Arrow IPC, file or stream.
@@ -34,6 +45,9 @@ impl Container {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl",
+            Self::Json => "json",
+            Self::Pairs => "pairs",
+            Self::Tar => "tar",
             Self::Parquet => "parquet",
             Self::Arrow => "arrow",
             Self::Text => "text",
@@ -55,4 +69,6 @@ pub struct InputFile {
     pub bytes: u64,
     /// Where it comes from, when it is remote.
     pub origin: Option<Arc<Origin>>,
+    /// Whether it is other people's code, which is to be counted and dropped.
+    pub vendored: bool,
 }

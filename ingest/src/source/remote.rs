@@ -2,7 +2,7 @@
 
 use super::{
     Container, Filters, InputFile, SourceError,
-    list::{Lister, container_of, glob_set, is_left_out},
+    list::{Lister, container_of, glob_set, is_archive, is_left_out},
 };
 use crate::fetch::{Address, FetchError, Fetcher, Found};
 use std::{path::Path, sync::Arc};
@@ -62,12 +62,21 @@ impl Lister<'_> {
     fn remote_file(&self, found: Found) -> Result<InputFile, SourceError> {
         let name = found.origin.address.to_string();
         let by_name = || container_of(Path::new(found.origin.address.file_name()));
-        let container: Option<Container> = self.filters.container.or_else(by_name);
+        let archive = is_archive(Path::new(found.origin.address.file_name()));
+        let given = if archive { Some(Container::Tar) } else { self.filters.container };
+        let container: Option<Container> = given.or_else(by_name);
         let container = container.ok_or_else(|| SourceError::Format {
             source_name: self.source_name.to_owned(),
             path: name.clone().into(),
         })?;
         let Found { path, bytes, origin, .. } = found;
-        Ok(InputFile { path, name, container, bytes, origin: Some(Arc::new(origin)) })
+        Ok(InputFile {
+            path,
+            name,
+            container,
+            bytes,
+            origin: Some(Arc::new(origin)),
+            vendored: false,
+        })
     }
 }

@@ -3,7 +3,7 @@
 use coda_ingest::{
     blobs::{BlobError, BlobId, BlobStore, BlobWriter, Lookup},
     decode::Body,
-    record::{Document, Extractor, RecordShape},
+    record::{Document, Extracted, Extractor, RecordShape},
 };
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
@@ -216,14 +216,15 @@ fn records_are_read_through_the_store() {
         store: Arc::new(BlobStore::open(folder.path())),
         max_bytes: 100,
     });
-    assert_eq!(extractor.columns(), ["blob_id", "src_encoding"]);
+    let names = extractor.layout().columns.iter().map(|column| column.path.text());
+    assert_eq!(names.collect::<Vec<_>>(), ["blob_id", "src_encoding"]);
     let read = |line: String| {
         let bytes = line.into_bytes();
         let body = Body::Json(0..bytes.len());
-        let blob = extractor.blob(&bytes, &body);
+        let blob = extractor.blobs(&bytes, &body).map(|blobs| blobs.first().copied());
         let document = extractor.document(&bytes, &body).map(|document| match document {
-            Document::Text(text) => text.into_owned(),
-            Document::Chat(_) => panic!("no conversation"),
+            Extracted::Document(Document::Text(text)) => text.into_owned(),
+            other => panic!("neither a conversation nor a drop: {other:?}"),
         });
         (blob, document)
     };

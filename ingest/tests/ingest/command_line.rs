@@ -437,3 +437,59 @@ fn links_are_read_where_the_manifest_may_read_and_refused_elsewhere() {
     assert!(ran.stderr.contains("secret.jsonl") && ran.stderr.contains("hint:"), "{}", ran.stderr);
     assert!(!place.path("other/index.json").exists());
 }
+
+#[test]
+fn a_dry_run_without_tokenizer_and_corpora_tells_what_it_can() {
+    let place = Place::new();
+    place.manifest(&json!([
+        {"name": "web", "preset": "dclm-baseline-1.0", "paths": ["web/*.zst"], "tokens": "60.17B"},
+        {"name": "maths", "preset": "open-web-math", "paths": ["maths/*.parquet"]},
+        {"name": "own", "paths": ["docs/*.jsonl*"]},
+    ]));
+    let arguments = ["--manifest", "m.yaml", "--dry-run", "tokenizer.path=none.json", "-j", "2"];
+    let dry = place.ok(&[&arguments[..], &["--json"]].concat()).json();
+    assert_eq!(dry["estimated_tokens"], 60_170_000_000_u64 + 14_700_000_000);
+    assert_eq!(dry["unknown"], json!(["own"]));
+    assert_eq!(
+        dry["estimated_output_bytes"].as_u64(),
+        dry["estimated_rows"].as_u64().map(|n| n * 256)
+    );
+    assert!(dry["free_bytes"].as_u64().is_some_and(|free| free > 0));
+    assert_eq!(dry["measured"], false);
+    let [web, maths, own] = [&dry["sources"][0], &dry["sources"][1], &dry["sources"][2]];
+    assert_eq!(
+        (&web["published"]["tokens"], &web["files"]),
+        (&json!(4_000_000_000_000_u64), &json!(0))
+    );
+    assert!(web["not_listed"][0].as_str().is_some_and(|why| why.contains("does not exist")));
+    assert_eq!(maths["estimated_tokens"], 14_700_000_000_u64);
+    assert_eq!((&own["files"], &own["published"]), (&json!(3), &Value::Null));
+
+    let text = place.ok(&arguments).stdout;
+    for words in [
+        "none.json is not there",
+        "60.2B tokens (its budget)",
+        "published (dclm-baseline-1.0)",
+        "without own",
+        "are free",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!place.path("shards").exists());
+    assert_eq!(place.run(&["--manifest", "m.yaml", "tokenizer.path=none.json"]).code, 2);
+}
+
+#[test]
+fn presets_are_listed_and_written_out() {
+    let place = Place::new();
+    let list = place.ok(&["presets"]).stdout;
+    assert!(list.lines().any(|line| line.starts_with("wikipedia ")), "{list}");
+    let all = place.ok(&["presets", "--json"]).json();
+    assert_eq!(all["presets"].as_array().map(Vec::len), Some(list.lines().count()));
+    let one = place.ok(&["presets", "gutenberg-english"]).stdout;
+    assert!(one.contains("\ntext_field: TEXT\n") && one.contains("48.3k documents"), "{one}");
+    let one = place.ok(&["presets", "gutenberg-english", "--json"]).json();
+    assert_eq!(one["keys"]["transforms"], json!(["lf"]));
+    let wrong = place.run(&["presets", "wikipedai"]);
+    assert_eq!((wrong.code, wrong.stdout.as_str()), (2, ""));
+}

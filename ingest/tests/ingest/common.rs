@@ -56,5 +56,5 @@ pub(crate) fn options(vocab_size: usize) -> TrainOptions {
 pub(crate) fn input(path: &Path, container: Container) -> InputFile {
     let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
     let (path, name) = (path.to_owned(), path.display().to_string());
-    InputFile { path, name, container, bytes, origin: None }
+    InputFile { path, name, container, bytes, origin: None, vendored: false }
 }

@@ -2,7 +2,7 @@
 use super::{columns, common};
 use coda_cli::{Progress, ProgressArgs, ProgressMode, signals::Stop};
 use coda_ingest::{
-    decode::{DecodeOptions, Limits},
+    decode::{DecodeOptions, Limits, Members},
     pack::{Overlong, PackedRow},
     pipeline::{
         Commit, CommitError, Line, PipelineError, SourcePlan, SourceProgress, SourceReport,
@@ -18,7 +18,7 @@ use std::{io::Write as _, path::PathBuf};
 use tempfile::TempDir;
 
 /// One id for each byte, so that rows show the text.
-struct Bytes;
+pub(crate) struct Bytes;
 
 impl Encode for Bytes {
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), EncodeError> {
@@ -27,12 +27,12 @@ impl Encode for Bytes {
     }
 }
 
-const SPECIALS: Specials = Specials { eos: 256, pad: 257, mask: 258 };
+pub(crate) const SPECIALS: Specials = Specials { eos: 256, pad: 257, mask: 258 };
 
 #[derive(Default)]
-struct Kept {
-    rows: Vec<PackedRow>,
-    rejects: Vec<Reject>,
+pub(crate) struct Kept {
+    pub(crate) rows: Vec<PackedRow>,
+    pub(crate) rejects: Vec<Reject>,
 }
 
 impl Commit for Kept {
@@ -51,7 +51,7 @@ impl Commit for Kept {
 }
 
 impl Kept {
-    fn documents(&self) -> Vec<String> {
+    pub(crate) fn documents(&self) -> Vec<String> {
         let ids: Vec<u32> = self
             .rows
             .iter()
@@ -113,6 +113,8 @@ impl Setup {
             number: 0,
             cleaner: coda_ingest::clean::Cleaner::default(),
             chat: None,
+            members: Members::default(),
+            drop_generated: false,
             budget: self.budget,
         };
         let workers =
@@ -126,9 +128,9 @@ impl Setup {
             overlong: Overlong::Truncate,
             packing: Packing::Concat,
             decode: DecodeOptions {
-                columns: Vec::new(),
                 max_document_bytes: self.max_document_bytes,
                 limits: self.limits,
+                ..DecodeOptions::default()
             },
             benchmarks: None,
             marker: None,

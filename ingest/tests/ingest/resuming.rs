@@ -4,7 +4,7 @@ use super::common;
 use coda_cli::{Progress, ProgressArgs, ProgressMode, signals::Stop};
 use coda_ingest::{
     clean::Cleaner,
-    decode::{DecodeOptions, Limits},
+    decode::{DecodeOptions, Members},
     pack::{Overlong, PackedRow},
     pipeline::{
         Commit, CommitError, Line, PipelineError, SourcePlan, SourceProgress, SourceReport,
@@ -79,6 +79,8 @@ impl Case {
             blobs: None,
             origins: Vec::new(),
             unlisted: Vec::new(),
+            members: Members::default(),
+            drop_generated: false,
             budget: self.budget,
         };
         let workers =
@@ -91,11 +93,7 @@ impl Case {
             row_length: self.row_length,
             overlong: Overlong::Truncate,
             packing: self.packing,
-            decode: DecodeOptions {
-                columns: Vec::new(),
-                max_document_bytes: 60,
-                limits: Limits::default(),
-            },
+            decode: DecodeOptions { max_document_bytes: 60, ..DecodeOptions::default() },
             benchmarks: None,
             marker: None,
             dedup: None,

@@ -1,7 +1,7 @@
 //! Ids equal those of Hugging Face `tokenizers`, and control tokens come only from us.
 use super::common::{self, TEXTS};
 use coda_ingest::{
-    record::{Document, Extractor, RecordShape},
+    record::{Document, Extracted, Extractor, RecordShape},
     tokenize::{ChatEncoder, Encode as _, HfEncoder, Message, Role, SpecialNames, pieces},
     train_tokenizer::TrainError,
 };
@@ -214,7 +214,7 @@ fn list_of_turns_in_both_spellings() {
         let body = coda_ingest::decode::Body::Json(0..line.len());
         let document = extractor.document(line.as_bytes(), &body).expect("valid");
         let expected = vec![turn(Role::User, "q"), turn(Role::Assistant, "a")];
-        assert_eq!(document, Document::Chat(expected));
+        assert_eq!(document, Extracted::Document(Document::Chat(expected)));
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn fetch(fetcher: &Fetcher, found: &[Found]) -> Result<u64, FetchErro
             container: Container::Text,
             bytes: found.bytes,
             origin: Some(Arc::new(found.origin.clone())),
+            vendored: false,
         })
         .collect();
     let bytes = Arc::new(AtomicU64::new(0));
