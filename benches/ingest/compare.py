@@ -7,7 +7,7 @@ DIR holds `dclm-like/*.jsonl.zst` with a key `text` and `stack-v2-like/*.parquet
 Parts: `tokenize` (text in memory to ids), `build` (files to finished, hashed rows of 8192 tokens, two
 threads), `read` (random rows in batches of 64). Prints tables in Markdown; rates are megabytes of text
 (10^6 bytes) or rows per second of user and system time. The peers are installed into
-`target/venv-bench-ingest`.
+`target/venv-bench-*`.
 """
 
 import argparse
@@ -28,6 +28,7 @@ CORPORA = {
     "prose, jsonl.zst": ("dclm-like/*.jsonl.zst", "text"),
     "code, parquet": ("stack-v2-like/*.parquet", "content"),
 }
+READERS = {"peers": ("numpy", "pyarrow", "datasets"), "streaming": ("streaming",)}
 MANIFEST = """\
 version: 1
 name: bench
@@ -42,15 +43,16 @@ data:
 """
 
 
-def environment() -> str:
-    """The interpreter with the peers."""
-    venv = ROOT / "target" / "venv-bench-ingest"
-    wanted = (HERE / "requirements.txt").read_text()
+def environment(name: str) -> str:
+    """The interpreter with the packages of `NAME.txt`. Not all peers can live together."""
+    venv = ROOT / "target" / f"venv-bench-{name}"
+    packages = HERE / f"{name}.txt"
+    wanted = packages.read_text()
     stamp = venv / "requirements.txt"
     python = venv / "bin" / "python"
     if not stamp.exists() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"]
+        pip = [python, "-m", "pip", "install", "--quiet", "-r", packages]
         subprocess.run(pip, check=True)
         stamp.write_text(wanted)
     return str(python)
@@ -99,7 +101,7 @@ def tokenize(args: argparse.Namespace) -> None:
     table(["corpus", "engine", "threads", "cold MB/CPU-s", "warm MB/CPU-s"], rows)
 
 
-def build(args: argparse.Namespace, python: str) -> None:
+def build(args: argparse.Namespace) -> None:
     rows = []
     for corpus, (paths, field) in CORPORA.items():
         out = WORK / "set"
@@ -112,7 +114,7 @@ def build(args: argparse.Namespace, python: str) -> None:
             )
         )
         coda = [PROGRAMS / "coda-ingest", "--manifest", manifest, "--json", "--quiet", "--jobs"]
-        giga = [python, HERE / "gigatoken_build.py", args.tokenizer, args.corpora / paths, field, WORK]
+        giga = [environment("peers"), HERE / "gigatoken_build.py", args.tokenizer, args.corpora / paths, field, WORK]
         found: dict[str, list[dict]] = {}
         size = 0
         for _ in range(args.rounds):
@@ -133,12 +135,15 @@ def build(args: argparse.Namespace, python: str) -> None:
     table(["corpus", "tool", "MB/CPU-s", "MB/s", "peak MiB"], rows)
 
 
-def read(args: argparse.Namespace, python: str) -> None:
+def read(args: argparse.Namespace) -> None:
     shards = WORK / "set"
     if not (shards / "index.json").exists():
         sys.exit("read: run the part `build` first")
     ours = json.loads(run([PROGRAMS / "rows", shards, "--rounds", str(args.rounds)])["printed"])
-    peers = json.loads(run([python, HERE / "readers.py", shards, WORK, str(args.rounds)])["printed"])
+    peers = {}
+    for name, readers in READERS.items():
+        command = [environment(name), HERE / "readers.py", shards, WORK, str(args.rounds), *readers]
+        peers |= json.loads(run(command)["printed"])
     memcpy = ours["memcpy_rows_per_cpu_second"]
     rates = {
         "memcpy of as many bytes": memcpy,
@@ -161,9 +166,9 @@ def main() -> None:
     if args.only in (None, "tokenize"):
         tokenize(args)
     if args.only in (None, "build"):
-        build(args, environment())
+        build(args)
     if args.only in (None, "read"):
-        read(args, environment())
+        read(args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Random rows in batches of 64 through other readers: SHARD_SET WORK ROUNDS. Rows per CPU-second, as JSON."""
+"""Random rows in batches of 64 through other readers: SHARD_SET WORK ROUNDS READER…
+
+Rows per CPU-second, as JSON.
+"""
 
 import json
 import pathlib
@@ -8,10 +11,8 @@ import statistics
 import sys
 from collections.abc import Callable
 
-import datasets
 import numpy as np
 import pyarrow as pa
-import streaming
 
 BATCH = 64
 LONG_ENOUGH = 1.0
@@ -55,6 +56,8 @@ def pyarrow_file(rows: np.ndarray, work: pathlib.Path) -> Reader:
 
 
 def hf_datasets(rows: np.ndarray, work: pathlib.Path) -> Reader:
+    import datasets
+
     path = str(work / "hf")
     shutil.rmtree(path, ignore_errors=True)
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
@@ -64,6 +67,8 @@ def hf_datasets(rows: np.ndarray, work: pathlib.Path) -> Reader:
 
 
 def mosaic(rows: np.ndarray, work: pathlib.Path) -> Reader:
+    import streaming
+
     path = str(work / "mds")
     shutil.rmtree(path, ignore_errors=True)
     with streaming.MDSWriter(out=path, columns={"tokens": f"ndarray:int32:{rows.shape[1]}"}) as out:
@@ -71,6 +76,14 @@ def mosaic(rows: np.ndarray, work: pathlib.Path) -> Reader:
             out.write({"tokens": row.astype(np.int32)})
     loaded = streaming.StreamingDataset(local=path, shuffle=False, batch_size=BATCH)
     return lambda numbers: np.stack([loaded[int(number)]["tokens"] for number in numbers])
+
+
+READERS = {
+    "numpy": ("numpy memmap, np.take", numpy_memmap),
+    "pyarrow": ("pyarrow IPC, mapped, copied out", pyarrow_file),
+    "datasets": ("HF datasets, numpy format", hf_datasets),
+    "streaming": ("MosaicML streaming", mosaic),
+}
 
 
 def cpu_seconds() -> float:
@@ -92,12 +105,8 @@ def measure(read: Reader, count: int, seed: int) -> float:
 def main() -> None:
     directory, work, rounds = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
     rows = shard_tokens(directory)
-    readers = {
-        "numpy memmap, np.take": numpy_memmap(rows, work),
-        "pyarrow IPC, mapped, copied out": pyarrow_file(rows, work),
-        "HF datasets, numpy format": hf_datasets(rows, work),
-        "MosaicML streaming": mosaic(rows, work),
-    }
+    readers = dict(READERS[name] for name in sys.argv[4:])
+    readers = {title: make(rows, work) for title, make in readers.items()}
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for round_number in range(rounds + 1):
         for name, read in readers.items():
