@@ -24,6 +24,7 @@ fn files_become_a_model_that_fills_in_masks() {
             [
                 "documents",
                 "rejected",
+                "dropped",
                 "rows",
                 "tokens",
                 "padding_tokens",
@@ -32,7 +33,9 @@ fn files_become_a_model_that_fills_in_masks() {
                 "seconds",
                 "tokens_per_second",
                 "shard_set",
-                "fingerprint"
+                "fingerprint",
+                "padding_share",
+                "sources"
             ]
         );
         let (rows, tokens) = (number(&summary["rows"]), number(&summary["tokens"]));
