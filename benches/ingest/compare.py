@@ -121,7 +121,8 @@ def build(args: argparse.Namespace) -> None:
             for name, command in {
                 "coda, 1 thread": [*coda, "1"], "coda, 2 threads": [*coda, "2"], "gigatoken": giga,
             }.items():
-                shutil.rmtree(out, ignore_errors=True)
+                if name.startswith("coda"):
+                    shutil.rmtree(out, ignore_errors=True)
                 result = run(command)
                 if name.startswith("coda"):
                     size = json.loads(result["printed"])["input_bytes"]

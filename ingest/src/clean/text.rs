@@ -55,14 +55,12 @@ impl Changes {
                     trim(&mut out);
                     out.push('\n');
                 }
-                '\r' if chars.peek() == Some(&'\n') => {
-                    trim(&mut out);
-                    out.push('\r');
-                }
                 '\n' => {
-                    // A `\r` before it was trimmed already.
+                    // What stood between the two may be gone: only `out` knows whether they touch.
+                    let end = if out.ends_with('\r') { "\r\n" } else { "\n" };
+                    out.truncate(out.len() + 1 - end.len());
                     trim(&mut out);
-                    out.push('\n');
+                    out.push_str(end);
                 }
                 c if self.strip_control && is_control(c) => {}
                 c => out.push(c),
@@ -154,6 +152,12 @@ mod tests {
         fn control_characters_are_found(text in "[a\t\n\x0c\r\0\x7f\u{80}\u{9f}\u{a0}é]{0,300}") {
             prop_assert_eq!(has_control(&text), text.chars().any(is_control));
         }
+    }
+
+    #[test]
+    fn a_line_end_that_comes_together_is_one() {
+        let changes = Changes { strip_control: true, strip_trailing: true, ..Changes::default() };
+        assert_eq!(changes.apply("a\t\r\0\n".into()), "a\r\n");
     }
 
     #[test]
