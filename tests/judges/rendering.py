@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coda_shards.shard_set import ShardSet
+from coda_shards.verify import verify
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from verdict import Bench, Difference, same
@@ -153,8 +153,8 @@ def judge(bench: Bench) -> Iterator[str]:
     (bench.work / "chat.jsonl").write_text(lines)
     (bench.work / "chat.yaml").write_text(json.dumps(manifest()))
     bench.run("coda-ingest", ["--quiet", "--manifest", "chat.yaml"])
-    shards = ShardSet(bench.work / "shards")
-    same("rows", len(shards.rows), len(turns))
+    shards = verify(bench.work / "shards")
+    same("rows", len(shards), len(turns))
     tokenizer = Tokenizer.from_file(str(bench.work / "tokenizer.json"))
 
     def decoded(ids: list[int]) -> str:
@@ -164,7 +164,7 @@ def judge(bench: Bench) -> Iterator[str]:
     # The one difference that is meant.
     same("nothing asked, theirs", "<think>" in texts[-1], False)
     texts[-1] = texts[-1].replace(f"{ANSWER}\n", f"{ANSWER}\n<think>\n\n</think>\n\n")
-    for number, (row, text, t) in enumerate(zip(shards.rows, texts, turns)):
+    for number, (row, text, t) in enumerate(zip(shards, texts, turns)):
         ids = row.tokens[: row.shape.valid_len].tolist()
         where = f"conversation {number}"
         # The tokenizer composes characters (NFC), as Qwen3's does.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from coda_shards.masks import Settings, plan
 from coda_shards.order import Order, SourceRows
-from coda_shards.shard_set import ShardSet
+from coda_shards.verify import verify
 from model import Shape, Weights, distance, forward, leaves, loss
 from safetensors.torch import load_file
 from torch import Tensor
@@ -130,7 +130,7 @@ class Feed:
 
     def __init__(self, run: Run, directory: Path) -> None:
         self._run = run
-        self._shards = ShardSet(directory)
+        self._shards = verify(directory)
         sources = [
             SourceRows(source["first_row"], source["rows"], None)
             for source in self._shards.index["sources"]
@@ -148,7 +148,7 @@ class Feed:
         )
         clean, noised, sigma = [], [], []
         for number, epoch in self._order.at(range(step * BATCH, (step + 1) * BATCH)):
-            row = self._shards.rows[number]
+            row = self._shards[number]
             made = plan(settings, row.shape, epoch)
             ids = torch.from_numpy(row.tokens.astype("int64"))
             ids[made.valid_len :] = self.ids["pad"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from corpus import Pair
+from coda_shards import Row, ShardSet
 from coda_shards.difference import holds, same, same_sequence, same_text
-from coda_shards.shard_set import Row, ShardSet
 
 
 class Decoder:
@@ -57,7 +57,7 @@ def check_packed(shards: ShardSet, name: str, texts: Sequence[str]) -> None:
     for place, row in enumerate(rows):
         inside = range(place * length + 1, place * length + row.shape.valid_len)
         wanted = [0, *(start - place * length for start in inside if start in starts)]
-        same(f"row {row.number}: segments", row.segments, wanted)
+        same(f"row {row.number}: segments", row.segments.tolist(), wanted)
 
 
 def _documents(rows: Sequence[Row], eos: int) -> tuple[list[list[int]], set[int]]:
@@ -92,6 +92,6 @@ def check_pairs(shards: ShardSet, name: str, pairs: Sequence[Pair]) -> None:
         cut = row.shape.prefix_len
         same_text(f"{where}: prompt", decoder.decode(ids[:cut]), normalized(prompt))
         same_text(f"{where}: answer", decoder.decode(ids[cut:]), normalized(answer))
-        same(f"{where}: segments", row.segments, [0])
+        same(f"{where}: segments", row.segments.tolist(), [0])
         spans = row.shape.maskable
         holds(f"{where}: maskable begins at the answer", all(start >= cut for start, _ in spans))

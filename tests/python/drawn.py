@@ -10,6 +10,7 @@ from itertools import repeat
 from typing import Any
 
 from corpus import GLOBAL_BATCH, HELD_OUT, SEED, SPAN_RATIO, STEPS
+from noising import batch_of, check_coda
 from coda_shards.difference import holds, same, same_sequence
 from coda_shards.masks import Plan, Settings, plan
 from coda_shards.order import Order, SourceRows
@@ -105,9 +106,12 @@ def check_case(case: Case, shards: ShardSet, report: dict[str, Any]) -> None:
     same_sequence(f"{case.name}: rows", [r["row"] for r in rows], [v[0] for v in visits])
     holds(f"{case.name}: there are rows", bool(rows))
     settings = case.settings(conditioned=case.manifest == "pairs.yaml")
+    together = [shards[number] for number, _, _ in visits]
+    batch = batch_of(together, [e for _, e, _ in visits], case.step, SEED, shards.specials)
+    check_coda(case.name, batch, together, settings)
     for found, (number, epoch, step) in zip(rows, visits):
         where = f"{case.name}, row {number}"
-        row = shards.rows[number]
+        row = shards[number]
         same(f"{where}: epoch", found["epoch"], epoch)
         same(f"{where}: visited_at_step", found["visited_at_step"], step)
         same(f"{where}: key", found["key"], f"{row.shape.row_key:016x}")

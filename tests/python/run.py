@@ -21,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from corpus import Corpus, packed_manifest, pairs_manifest, write_corpus
+from coda_shards import ShardSet
 from coda_shards.difference import Difference, same
 from documents import check_packed, check_pairs
 from drawn import CASES, WEIGHTS, check_case, check_drawn
+from feeding import check_feeding
 from known_answers import check_known_answers
+from noising import check_noise
+from opening import check_opening
+from package import check_package
 from remote import check_remote
 from published import check as check_published
-from coda_shards.shard_set import ShardSet
+from coda_shards.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+FROZEN = REPOSITORY / "tests" / "compat" / "shards_v1"
 FIXTURES = REPOSITORY / "ingest" / "tests" / "fixtures" / "corpora"
 
 
@@ -68,7 +74,7 @@ def main() -> int:
         say("draws, keys and order give their known answers")
         same("fixtures that differ from what published.py writes", check_published(FIXTURES), [])
         say("the fixtures of published corpora hold what plain Python reads from them")
-        for directory in arguments.set or [REPOSITORY / "tests" / "compat" / "shards_v1"]:
+        for directory in arguments.set or [FROZEN]:
             check_files(directory)
         if not arguments.set:
             check_built(arguments.programs, arguments.work)
@@ -85,9 +91,9 @@ def say(text: str) -> None:
 
 def check_files(directory: Path) -> ShardSet:
     """Opens a set, which checks its files, and says so."""
-    shards = ShardSet(directory)
+    shards = verify(directory)
     count, name = len(shards.index["shards"]), directory.name
-    say(f"{name}: {len(shards.rows)} rows of {count} shards, mapped without a copy; all sums fit")
+    say(f"{name}: {len(shards)} rows of {count} shards, mapped without a copy; all sums fit")
     return shards
 
 
@@ -99,9 +105,14 @@ def check_built(folder: Path, work: Path) -> None:
     packed, pairs = check_files(work / "packed"), check_files(work / "pairs")
     check_texts(packed, pairs, corpus)
 
+    say(check_opening(FROZEN, work / "opening"))
+    package = REPOSITORY / "shards" / "python"
+    say(check_package(package, (work / "packed").resolve(), (work / "package").resolve()))
     program = folder.resolve() / "coda-ingest"
     say(check_remote(program, work.resolve(), packed, packed_manifest()))
     rows, positions = check_drawn(programs.draw, packed, pairs)
+    say(check_feeding(packed, ShardSet(FROZEN)))
+    say(check_noise(packed, pairs))
     say(f"draw: {rows} rows with {positions} masked positions are the same bit for bit")
     check_that_faults_show(programs, packed, corpus, work)
     say("faults put in on purpose are all named")
@@ -143,7 +154,7 @@ def check_that_faults_show(
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    must_differ("a flipped bit", "shard-00001.arrow: CRC-32C", lambda: ShardSet(damaged))
+    must_differ("a flipped bit", "shard-00001.arrow: CRC-32C", lambda: verify(damaged))
 
     other = list(corpus.texts["code"])
     other[7] += "?"

@@ -26,6 +26,12 @@ PURPOSES = {
     "BlockStart": 10,
     "TokenMask": 11,
     "BatchBlockSize": 12,
+    "LladaTime": 64,
+    "LladaMask": 65,
+    "MdlmTime": 66,
+    "MdlmMask": 67,
+    "Bd3lmTime": 68,
+    "Bd3lmMask": 69,
 }
 
 _LOW = np.uint64(0xFFFF_FFFF)
@@ -104,20 +110,22 @@ def survival_threshold(keep: float, k: int) -> int:
     return low
 
 
-def permute(index: Words, seed: int, purpose: str, domain: int, epoch: int, n: int) -> Words:
-    """The keyed permutation of `0..n`, at every index of an array."""
+def permute(
+    index: Words, seed: int, purpose: str, domain: int, epoch: Words | int, n: int
+) -> Words:
+    """The keyed permutation of `0..n`, at every index of an array; each may have its own epoch."""
     half = 1
     while 4**half < n:
         half += 1
     bits, low = np.uint64(half), np.uint64(2**half - 1)
-    second = epoch | PURPOSES[purpose] << 24
     result = np.array(index, dtype=np.uint64)
+    second = np.broadcast_to(_words(epoch) | np.uint64(PURPOSES[purpose] << 24), result.shape)
     walking = np.ones(len(result), dtype=bool)
     while walking.any():
         value = result[walking]
         left, right = value >> bits, value & low
         for number in range(8):
-            word = philox((right, second, domain, number), halves(seed))[0]
+            word = philox((right, second[walking], domain, number), halves(seed))[0]
             left, right = right, left ^ (word & low)
         result[walking] = left << bits | right
         walking = result >= np.uint64(n)
