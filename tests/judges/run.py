@@ -18,7 +18,7 @@ from pathlib import Path
 
 from verdict import Bench, Difference
 
-JUDGES = ("frozen", "gradients", "steps", "checkpoints", "sampling", "rendering")
+JUDGES = ("frozen", "gradients", "steps", "checkpoints", "sampling", "rendering", "torch_feed")
 
 
 def main() -> int:
