@@ -6,6 +6,12 @@
 //! `(1 - eps)^(c/k) / (c/k + 1)`. Single tokens are the case `c = k = 1`. Cuts are uniform on
 //! `1..L`, so S1 and S2 are averaged over every cut.
 
+mod distribution;
+mod fraction;
+mod run_lengths;
+
+pub use distribution::{Distribution, Distributions};
+
 use crate::{
     Context, RowView, Settings,
     maskable::{Bounds, runs},
@@ -58,13 +64,7 @@ pub fn packed_row(settings: &Settings, context: &Context, length: u32) -> Expect
 /// As [`crate::plan_row`].
 #[must_use]
 pub fn row_like(settings: &Settings, context: &Context, row: &RowView<'_>) -> Expected {
-    let has_cut = row.length >= 2;
-    let s1_share = if has_cut { settings.p1.clamp(0.0, 1.0) } else { 0.0 };
-    let s2_share = if has_cut { (1.0 - s1_share) * settings.p2.clamp(0.0, 1.0) } else { 0.0 };
-    let s3_share = match context.profile {
-        Profile::CodaPaper => settings.p3.clamp(0.0, 1.0),
-        Profile::CodaRepo => f64::from(u8::from(settings.p3 > 0.0)),
-    };
+    let [s1_share, s2_share, s3_share] = shares(settings, context, row.length);
     let eps = settings.sampling_eps;
     let token = Coverage::new(1, eps);
     let blocks: Vec<Coverage> = if s3_share > 0.0 {
@@ -96,6 +96,18 @@ pub fn row_like(settings: &Settings, context: &Context, row: &RowView<'_>) -> Ex
     }
 }
 
+/// The shares of rows that S1, S2 and S3 take.
+fn shares(settings: &Settings, context: &Context, length: u32) -> [f64; 3] {
+    let has_cut = length >= 2;
+    let s1 = if has_cut { settings.p1.clamp(0.0, 1.0) } else { 0.0 };
+    let s2 = if has_cut { (1.0 - s1) * settings.p2.clamp(0.0, 1.0) } else { 0.0 };
+    let s3 = match context.profile {
+        Profile::CodaPaper => settings.p3.clamp(0.0, 1.0),
+        Profile::CodaRepo => f64::from(u8::from(settings.p3 > 0.0)),
+    };
+    [s1, s2, s3]
+}
+
 /// Expected numbers of masked positions.
 #[derive(Clone, Copy, Debug)]
 struct Count {
@@ -124,7 +136,7 @@ impl std::iter::Sum for Count {
     }
 }
 
-/// How blocks of one size cover a run, averaged over sigma.
+/// How blocks of one size cover a run, averaged over sigma or at one.
 struct Coverage {
     k: u32,
     /// `by_windows[c]`: probability that a position with `c` windows around it is masked.
@@ -139,6 +151,15 @@ impl Coverage {
             let exponent = f64::from(windows) / f64::from(k);
             1.0 - (1.0 - eps).powf(exponent) / (exponent + 1.0)
         };
+        Self::with(k, probability)
+    }
+
+    /// At one noise level.
+    fn at(k: u32, sigma: f64) -> Self {
+        Self::with(k, |windows| 1.0 - (1.0 - sigma).powf(f64::from(windows) / f64::from(k)))
+    }
+
+    fn with(k: u32, probability: impl Fn(u32) -> f64) -> Self {
         let by_windows: Vec<f64> = std::iter::once(0.0).chain((1..=k).map(probability)).collect();
         let sums = by_windows.iter().scan(0.0, |sum, p| {
             *sum += p;

@@ -26,8 +26,8 @@ impl Scheduled for f64 {
     }
 }
 
-/// Lists have no middle: the first holds until the ramp ends. [`crate::Curriculum::check`] refuses
-/// ramps of block sizes, which a table says more plainly.
+/// Lists have no middle: the first holds until the next value's step. [`crate::Curriculum::check`]
+/// refuses ramps of block sizes, which a table says more plainly.
 impl Scheduled for Vec<u32> {
     fn between(from: &Self, _to: &Self, _t: f64) -> Self {
         from.clone()
@@ -38,6 +38,9 @@ impl Scheduled for Vec<u32> {
 ///
 /// * constant: the value;
 /// * linear: `from + (to - from) · min(1, step / steps)`;
+/// * cosine: `from + (to - from) · c(step / steps)`, where `c` is [`half_cosine`], then `to`;
+/// * piecewise: between the points `(s, v)` and `(S, V)`, `v + (V - v) · ((step - s) / (S - s))`, lists
+///   `v`; before the first point its value, after the last one its own;
 /// * epochs: entry `epoch`, the last one holds;
 /// * epoch cycle: entry `epoch mod n`;
 /// * phases: `n` equal phases of the total steps, entry `floor(step · n / total_steps)`, the last
@@ -56,9 +59,58 @@ pub fn value_at<T: Scheduled>(schedule: &Schedule<T>, progress: Progress) -> T {
                 T::between(from, to, progress.step as f64 / *steps as f64)
             }
         }
+        Schedule::Cosine { from, to, steps } => {
+            if progress.step >= *steps {
+                to.clone()
+            } else {
+                T::between(from, to, half_cosine(progress.step as f64 / *steps as f64))
+            }
+        }
+        Schedule::Piecewise(points) => piecewise(points, progress.step),
         Schedule::Epochs(table) => entry(table, u64::from(progress.epoch)),
         Schedule::EpochCycle(table) => entry(table, u64::from(progress.epoch) % len(table)),
         Schedule::Phases(table) => entry(table, phase(progress, len(table))),
+    }
+}
+
+/// `(-1)^i (π/2)^(2i + 1) / (2i + 1)!`: the series of `sin(π t / 2)` in odd powers of `t`.
+const SINE: [f64; 9] = [
+    std::f64::consts::FRAC_PI_2,
+    -0.645_964_097_506_246_3,
+    0.079_692_626_246_167_05,
+    -0.004_681_754_135_318_688,
+    0.000_160_441_184_787_359_83,
+    -3.598_843_235_212_085e-6,
+    5.692_172_921_967_927e-8,
+    -6.688_035_109_811_468e-10,
+    6.066_935_731_106_195_5e-12,
+];
+
+/// `(1 - cos(π t)) / 2` for `t` in `[0, 1]`: 0 at 0, 1/2 at 1/2, 1 at 1.
+///
+/// Not the platform's cosine, which differs in its last bits from machine to machine, but
+/// multiplications and additions of f64, each rounded (no fused multiply-add), in this order: for
+/// `t > 1/2` it is `1 - half_cosine(1 - t)`; else, with `z = t · t`, `p = SINE[8]`, then
+/// `p = p · z + SINE[i]` for `i` from 7 down to 0, and `s = p · t`, it is `s · s`. Within 1e-15 of the
+/// true value.
+#[must_use]
+pub fn half_cosine(t: f64) -> f64 {
+    if t > 0.5 {
+        return 1.0 - half_cosine(1.0 - t);
+    }
+    let z = t * t;
+    let s = SINE.iter().rev().fold(0.0, |p, coefficient| p * z + coefficient) * t;
+    s * s
+}
+
+fn piecewise<T: Scheduled>(points: &[(u64, T)], step: u64) -> T {
+    let next = points.partition_point(|&(at, _)| at <= step);
+    match (next.checked_sub(1).map(|last| &points[last]), points.get(next)) {
+        (Some((from, a)), Some((to, b))) => {
+            T::between(a, b, (step - from) as f64 / (to - from) as f64)
+        }
+        (Some((_, value)), None) | (None, Some((_, value))) => value.clone(),
+        (None, None) => panic!("a schedule's points are at least one"),
     }
 }
 
@@ -103,7 +155,7 @@ fn entry<T: Clone>(table: &[T], index: u64) -> T {
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "schedules give exact values")]
 mod tests {
-    use super::{Progress, phase, phase_start, span_ratio, value_at};
+    use super::{Progress, half_cosine, phase, phase_start, span_ratio, value_at};
     use coda_manifests::{ConditionedSpan, Schedule};
     use proptest::prelude::*;
 
@@ -119,6 +171,37 @@ mod tests {
         assert_eq!(values, [0.0, 0.3 * 0.25, 0.3 * (39.0 / 40.0), 0.3, 0.3]);
         let instant = Schedule::Linear { from: 0.5, to: 1.0, steps: 0 };
         assert_eq!(value_at(&instant, at(0, 0)), 1.0);
+    }
+
+    /// Known answers, bit for bit: those of the plain Python in `docs/curriculum.md`.
+    #[test]
+    fn half_a_cosine_is_the_same_everywhere() {
+        let known: [(f64, u64); 7] = [
+            (0.0, 0x0000_0000_0000_0000),
+            (0.1, 0x3f99_0f1e_cbba_b00a),
+            (0.25, 0x3fc2_bec3_3301_8867),
+            (1.0 / 3.0, 0x3fd0_0000_0000_0000),
+            (0.5, 0x3fdf_ffff_ffff_fffe),
+            (0.75, 0x3feb_504f_333f_9de6),
+            (1.0, 0x3ff0_0000_0000_0000),
+        ];
+        for (t, bits) in known {
+            assert_eq!(half_cosine(t).to_bits(), bits, "{t}: {}", half_cosine(t));
+        }
+    }
+
+    #[test]
+    fn cosines_and_points() {
+        let wave = Schedule::Cosine { from: 0.1, to: 0.5, steps: 40 };
+        let values = [0, 20, 40, 90].map(|s| value_at(&wave, at(s, 0)));
+        assert!((values[1] - 0.3).abs() < 1e-15);
+        assert_eq!([values[0], values[2], values[3]], [0.1, 0.5, 0.5]);
+        let points = Schedule::Piecewise(vec![(10, 0.0), (20, 1.0), (60, 0.5)]);
+        let values = [0, 10, 15, 20, 30, 60, 99].map(|s| value_at(&points, at(s, 0)));
+        assert_eq!(values, [0.0, 0.0, 0.5, 1.0, 0.875, 0.5, 0.5]);
+        let sizes = Schedule::Piecewise(vec![(5, vec![4]), (9, vec![8, 16])]);
+        let values = [0, 5, 8, 9, 99].map(|s| value_at(&sizes, at(s, 0)));
+        assert_eq!(values, [vec![4], vec![4], vec![4], vec![8, 16], vec![8, 16]]);
     }
 
     #[test]
@@ -151,6 +234,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn half_a_cosine_is_one(t in 0.0f64..=1.0) {
+            let exact = f64::midpoint(1.0, -(std::f64::consts::PI * t).cos());
+            prop_assert!((half_cosine(t) - exact).abs() < 1e-15);
+        }
+
         #[test]
         fn a_phase_starts_where_it_says(total in 1u64..5000, phases in 1u64..40) {
             for index in 0..phases.min(total) {

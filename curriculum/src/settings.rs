@@ -1,8 +1,9 @@
 //! A curriculum, and what it says at one step.
 
 use crate::schedule::{Progress, Scheduled, span_ratio, value_at};
-use coda_manifests::{ConditionedSpan, Profile, Schedule};
+use coda_manifests::{ConditionedSpan, Profile, Schedule, SourceCurriculum};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The schedules of a run: everything that decides masks, apart from the rows themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Curriculum {
     pub conditioned_span: ConditionedSpan,
     /// Whether pads may be masked (and then are scored) while `p2` is 0.
     pub score_pads: bool,
+    /// What differs for the rows of single sources, by name ([`Curriculum::of_source`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, SourceCurriculum>,
 }
 
 /// What a [`Curriculum`] says at one step.
@@ -45,7 +49,28 @@ pub struct Settings {
 }
 
 impl Curriculum {
-    /// The settings at a point of training.
+    /// The curriculum of one source's rows: its own schedules where it has some, the common ones
+    /// elsewhere. A source that nothing is said about has the common ones.
+    #[must_use]
+    pub fn of_source(&self, name: &str) -> Self {
+        let mut curriculum = Self { sources: BTreeMap::new(), ..self.clone() };
+        let Some(own) = self.sources.get(name) else { return curriculum };
+        let take = |schedule: &mut Schedule<f64>, own: Option<&Schedule<f64>>| {
+            if let Some(own) = own {
+                schedule.clone_from(own);
+            }
+        };
+        take(&mut curriculum.p1, own.p1.as_ref());
+        take(&mut curriculum.p2, own.p2.as_ref());
+        take(&mut curriculum.p3, own.p3.as_ref());
+        take(&mut curriculum.sampling_eps, own.sampling_eps.as_ref());
+        if let Some(sizes) = &own.block_sizes {
+            curriculum.block_sizes.clone_from(sizes);
+        }
+        curriculum
+    }
+
+    /// The settings at a point of training, for rows of sources without schedules of their own.
     ///
     /// # Panics
     /// If a schedule is an empty table; [`Curriculum::check`] refuses those.
@@ -72,8 +97,14 @@ impl Curriculum {
     /// # Errors
     /// A [`CurriculumError`] with the key and what is wrong with it: an empty table, a probability
     /// outside `[0, 1]`, a `sampling_eps` outside `(0, 1]`, an empty list of block sizes or a block
-    /// of 0 tokens, a ramp of block sizes, a ratio of the conditioned span outside `[0, 1]`.
+    /// of 0 tokens, a ramp of block sizes, steps out of order, a ratio of the conditioned span outside `[0, 1]`.
     pub fn check(&self) -> Result<(), CurriculumError> {
+        for name in self.sources.keys() {
+            self.of_source(name).check().map_err(|error| CurriculumError::OfSource {
+                name: name.clone(),
+                error: Box::new(error),
+            })?;
+        }
         let probability = |p: &f64| (0.0..=1.0).contains(p);
         for (key, schedule) in [("p1", &self.p1), ("p2", &self.p2), ("p3", &self.p3)] {
             check_values(key, schedule, "a probability from 0 to 1", probability)?;
@@ -82,7 +113,7 @@ impl Curriculum {
         check_values("sampling_eps", &self.sampling_eps, "above 0 and at most 1", noise)?;
         let sizes = |sizes: &Vec<u32>| !sizes.is_empty() && sizes.iter().all(|&k| k > 0);
         check_values("block_sizes", &self.block_sizes, "a list of sizes of 1 or more", sizes)?;
-        if matches!(self.block_sizes, Schedule::Linear { .. }) {
+        if self.block_sizes.is_ramp() {
             return Err(CurriculumError::RampOfBlockSizes);
         }
         match self.conditioned_span {
@@ -115,6 +146,22 @@ pub enum CurriculumError {
         /// What the value should be.
         expected: &'static str,
     },
+    /// A source's own schedules, or the common ones it goes by.
+    #[error("curriculum.sources.{name}: {error}")]
+    OfSource {
+        /// The source.
+        name: String,
+        /// What is wrong with its schedules.
+        error: Box<CurriculumError>,
+    },
+    /// The steps of a piecewise schedule do not ascend.
+    #[error("curriculum.{key}: step {step} does not come after the one before it")]
+    StepOutOfOrder {
+        /// The manifest key below `curriculum`.
+        key: &'static str,
+        /// The step.
+        step: u64,
+    },
     /// Block sizes have no values in between.
     #[error("curriculum.block_sizes: a list of sizes cannot ramp")]
     RampOfBlockSizes,
@@ -127,6 +174,8 @@ impl CurriculumError {
         Some(match self {
             Self::EmptyTable { key } => format!("give {key} at least one value, or leave it out"),
             Self::Value { key, expected, .. } => format!("{key} is {expected}"),
+            Self::OfSource { error, .. } => return error.hint(),
+            Self::StepOutOfOrder { .. } => "the steps of a piecewise schedule ascend".to_owned(),
             Self::RampOfBlockSizes => {
                 "use `phases: [[2, 4], [8, 16]]` or `epochs: [[4], [8]]`".to_owned()
             }
@@ -144,6 +193,9 @@ fn check_values<T: Scheduled + std::fmt::Debug>(
     if values.is_empty() {
         return Err(CurriculumError::EmptyTable { key });
     }
+    if let Some(step) = schedule.step_out_of_order() {
+        return Err(CurriculumError::StepOutOfOrder { key, step });
+    }
     match values.into_iter().find(|value| !holds(value)) {
         Some(value) => Err(CurriculumError::Value { key, found: format!("{value:?}"), expected }),
         None => Ok(()),
@@ -155,7 +207,8 @@ fn check_values<T: Scheduled + std::fmt::Debug>(
 mod tests {
     use super::{Curriculum, CurriculumError};
     use crate::Progress;
-    use coda_manifests::{ConditionedSpan, Profile, Schedule};
+    use coda_manifests::{ConditionedSpan, Profile, Schedule, SourceCurriculum};
+    use std::collections::BTreeMap;
 
     fn curriculum() -> Curriculum {
         Curriculum {
@@ -168,7 +221,30 @@ mod tests {
             sampling_eps: Schedule::Constant(1e-3),
             conditioned_span: ConditionedSpan::Off,
             score_pads: true,
+            sources: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn a_source_has_its_own_schedules_and_the_common_ones() {
+        let mut curriculum = curriculum();
+        let own = SourceCurriculum {
+            p1: Some(Schedule::Constant(0.5)),
+            block_sizes: Some(Schedule::Constant(vec![64])),
+            ..SourceCurriculum::default()
+        };
+        curriculum.sources.insert("code".to_owned(), own);
+        let progress = Progress { step: 5, total_steps: 20, epoch: 1 };
+        let code = curriculum.of_source("code").settings(progress);
+        assert_eq!((code.p1, code.p2, code.p3), (0.5, 0.01, 0.25));
+        assert_eq!(code.block_sizes, [64]);
+        assert_eq!(curriculum.of_source("text").settings(progress), curriculum.settings(progress));
+        curriculum.sources.get_mut("code").unwrap().p2 = Some(Schedule::Constant(2.0));
+        let error = curriculum.check().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "curriculum.sources.code: curriculum.p2: 2.0 is not a probability from 0 to 1"
+        );
     }
 
     #[test]
@@ -196,6 +272,8 @@ mod tests {
             refused(|c| c.sampling_eps = Schedule::Constant(0.0)),
             refused(|c| c.block_sizes = Schedule::Constant(vec![4, 0])),
             refused(|c| c.conditioned_span = ConditionedSpan::Ratio(-0.5)),
+            refused(|c| c.p1 = Schedule::Piecewise(vec![(0, 0.1), (9, 0.2), (9, 0.3)])),
+            refused(|c| c.p1 = Schedule::Piecewise(vec![])),
         ];
         assert_eq!(
             messages,
@@ -206,10 +284,16 @@ mod tests {
                 "curriculum.sampling_eps: 0.0 is not above 0 and at most 1",
                 "curriculum.block_sizes: [4, 0] is not a list of sizes of 1 or more",
                 "curriculum.conditioned_span.ratio: -0.5 is not from 0 to 1",
+                "curriculum.p1: step 9 does not come after the one before it",
+                "curriculum.p1: the table has no entries",
             ]
         );
         let mut ramp = curriculum();
         ramp.block_sizes = Schedule::Linear { from: vec![2], to: vec![4], steps: 9 };
         assert_eq!(ramp.check(), Err(CurriculumError::RampOfBlockSizes));
+        ramp.block_sizes = Schedule::Cosine { from: vec![2], to: vec![4], steps: 9 };
+        assert_eq!(ramp.check(), Err(CurriculumError::RampOfBlockSizes));
+        ramp.block_sizes = Schedule::Piecewise(vec![(0, vec![2]), (9, vec![4])]);
+        assert_eq!(ramp.check(), Ok(()));
     }
 }

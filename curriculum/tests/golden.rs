@@ -1,8 +1,10 @@
 //! Frozen plans, drawn by the plain Python implementation in `golden/make.py`. They may be added
 //! to, never changed: whoever reproduces our masks depends on them.
 
-use coda_curriculum::{Context, MaskPlan, RowView, Settings, plan_row};
-use coda_manifests::Profile;
+use coda_curriculum::{
+    Context, MaskPlan, Progress, RowView, Settings, plan_row, schedule::value_at,
+};
+use coda_manifests::{Profile, Schedule};
 use serde_json::Value;
 
 fn number(value: &Value) -> u32 {
@@ -90,4 +92,26 @@ fn the_frozen_plans_are_drawn_again_bit_for_bit() {
     }
     // The cases must be telling: every strategy comes about, and plenty of tokens are masked.
     assert!(s1 >= 8 && s2 >= 5 && s3 >= 16 && masked >= 400, "{s1} {s2} {s3} {masked}");
+}
+
+/// Values of schedules as plain Python (`golden/schedules.py`) computes them.
+#[test]
+fn the_frozen_values_of_schedules_are_found_again_bit_for_bit() {
+    let cases: Vec<Value> =
+        serde_json::from_str(include_str!("golden/schedules.json")).expect("the frozen file");
+    let mut between = 0;
+    for case in &cases {
+        let schedule: Schedule<f64> =
+            serde_json::from_value(case["schedule"].clone()).expect("a schedule");
+        let progress = Progress {
+            step: case["step"].as_u64().expect("a step"),
+            total_steps: case["total_steps"].as_u64().expect("steps"),
+            epoch: number(&case["epoch"]),
+        };
+        let found = value_at(&schedule, progress);
+        assert_eq!(Some(found.to_bits()), case["bits"].as_u64(), "{case}");
+        between += usize::from(!schedule.values().contains(&&found));
+    }
+    // The cases must be telling: many lie on a slope.
+    assert!(cases.len() == 120 && between >= 30, "{between}");
 }

@@ -1,10 +1,10 @@
 //! What the types alone cannot say about a manifest's values.
 
 mod cleaning;
+mod curriculum;
 
 use crate::{
-    ConditionedSpan, Curriculum, Data, Format, Keep, Manifest, Model, Packing, Scalar, Schedule,
-    Source, SourceKind, Stage, Train,
+    Data, Format, Keep, Manifest, Model, Packing, Scalar, Source, SourceKind, Stage, Train,
 };
 use std::collections::HashSet;
 
@@ -50,7 +50,7 @@ pub(crate) fn check(manifest: &Manifest) -> Checked {
         "the mask token must differ from eos and pad".to_owned()
     })?;
     check_data(&manifest.data, manifest.stage)?;
-    check_curriculum(&manifest.curriculum, manifest.stage)?;
+    curriculum::check(manifest)?;
     if let Some(model) = &manifest.model {
         check_model(model)?;
     }
@@ -240,50 +240,6 @@ fn check_record(source: &Source, key: &impl Fn(&str) -> String) -> Checked {
         }
     }
     Ok(())
-}
-
-fn check_curriculum(curriculum: &Curriculum, stage: Stage) -> Checked {
-    for (name, schedule) in [("p1", &curriculum.p1), ("p2", &curriculum.p2), ("p3", &curriculum.p3)]
-    {
-        let key = format!("curriculum.{name}");
-        check_schedule(&key, schedule.as_ref(), "a probability from 0 to 1", |p| {
-            (0.0..=1.0).contains(p)
-        })?;
-    }
-    let eps = curriculum.sampling_eps.as_ref();
-    check_schedule("curriculum.sampling_eps", eps, "above 0 and at most 1", |eps| {
-        *eps > 0.0 && *eps <= 1.0
-    })?;
-    let sizes = curriculum.block_sizes.as_ref();
-    check_schedule("curriculum.block_sizes", sizes, "a list of sizes of 1 or more", |sizes| {
-        !sizes.is_empty() && sizes.iter().all(|&size| size > 0)
-    })?;
-    if let Some(Schedule::Linear { .. }) = sizes {
-        let found = problem("curriculum.block_sizes", "a list of sizes cannot ramp");
-        return Err(found.hint("use `phases: [[2, 4], [8, 16]]` or `epochs: [[4], [8]]`"));
-    }
-    if let Some(ConditionedSpan::Ratio(ratio)) = curriculum.conditioned_span {
-        share("curriculum.conditioned_span.ratio", ratio, false)?;
-        require(stage == Stage::Post, "curriculum.conditioned_span", || {
-            "only rows of stage post have prompts".to_owned()
-        })?;
-    }
-    Ok(())
-}
-
-fn check_schedule<T: std::fmt::Debug>(
-    key: &str,
-    schedule: Option<&Schedule<T>>,
-    expected: &str,
-    holds: impl Fn(&T) -> bool,
-) -> Checked {
-    let Some(schedule) = schedule else { return Ok(()) };
-    let values = schedule.values();
-    require(!values.is_empty(), key, || "the list has no values".to_owned())?;
-    match values.into_iter().find(|value| !holds(value)) {
-        Some(value) => Err(problem(key, format!("{value:?} is not {expected}"))),
-        None => Ok(()),
-    }
 }
 
 fn check_model(model: &Model) -> Checked {

@@ -32,6 +32,7 @@
 
 mod check;
 mod cleaning;
+mod curriculum;
 mod error;
 mod load;
 mod mixing;
@@ -49,6 +50,7 @@ pub use cleaning::{
     Clean, CleanProfile, ControlCharacters, Decontaminate, Dedup, DedupScope, KeepOrStrip, Near,
     Newlines,
 };
+pub use curriculum::{ConditionedSpan, Curriculum, SourceCurriculum};
 pub use error::{ManifestError, Place};
 pub use mixing::Packing;
 pub use presets::{Preset, Published, presets};
@@ -58,7 +60,7 @@ pub use roots::{PathError, Roots};
 pub use schedule::Schedule;
 pub use token_count::{TokenCount, TokenCountError};
 pub use types::{
-    Checkpoint, ConditionedSpan, Curriculum, Data, Engine, Eval, Fields, Format, LearningRate,
-    LrSchedule, Manifest, MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Profile,
-    Recompute, Source, SourceKind, Stage, Tokenizer, Train,
+    Checkpoint, Data, Engine, Eval, Fields, Format, LearningRate, LrSchedule, Manifest,
+    MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Profile, Recompute, Source,
+    SourceKind, Stage, Tokenizer, Train,
 };

@@ -10,7 +10,8 @@ use std::marker::PhantomData;
 /// A value that may change over training.
 ///
 /// Written as a bare value, or as a map with one key: `{linear: {from, to, steps}}`,
-/// `{epochs: […]}`, `{epoch_cycle: […]}` or `{phases: […]}`.
+/// `{cosine: {from, to, steps}}`, `{piecewise: [[step, value], …]}`, `{epochs: […]}`,
+/// `{epoch_cycle: […]}` or `{phases: […]}`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule<T> {
     /// Always the same.
@@ -24,6 +25,18 @@ pub enum Schedule<T> {
         /// Length of the ramp in optimizer steps.
         steps: u64,
     },
+    /// Half a cosine wave, slow at both ends: `from + (to - from) · (1 - cos(π min(1, step / steps))) / 2`.
+    Cosine {
+        /// Value at step 0.
+        from: T,
+        /// Value from step `steps` on.
+        to: T,
+        /// Length of the ramp in optimizer steps.
+        steps: u64,
+    },
+    /// Values at steps, ascending, with straight lines between them; lists hold until the next step.
+    /// The first value holds before its step and the last one after its own.
+    Piecewise(Vec<(u64, T)>),
     /// One value per epoch; the last one holds.
     Epochs(Vec<T>),
     /// One value per epoch, from the start again when the list is used up.
@@ -38,7 +51,8 @@ impl<T> Schedule<T> {
     pub fn values(&self) -> Vec<&T> {
         match self {
             Self::Constant(value) => vec![value],
-            Self::Linear { from, to, .. } => vec![from, to],
+            Self::Linear { from, to, .. } | Self::Cosine { from, to, .. } => vec![from, to],
+            Self::Piecewise(points) => points.iter().map(|(_, value)| value).collect(),
             Self::Epochs(values) | Self::EpochCycle(values) | Self::Phases(values) => {
                 values.iter().collect()
             }
@@ -54,12 +68,31 @@ impl<T> Schedule<T> {
             Self::Linear { from, to, steps } => {
                 Schedule::Linear { from: change(from), to: change(to), steps }
             }
+            Self::Cosine { from, to, steps } => {
+                Schedule::Cosine { from: change(from), to: change(to), steps }
+            }
+            Self::Piecewise(points) => Schedule::Piecewise(
+                points.into_iter().map(|(step, value)| (step, change(value))).collect(),
+            ),
             Self::Epochs(values) => Schedule::Epochs(values.into_iter().map(change).collect()),
             Self::EpochCycle(values) => {
                 Schedule::EpochCycle(values.into_iter().map(change).collect())
             }
             Self::Phases(values) => Schedule::Phases(values.into_iter().map(change).collect()),
         }
+    }
+
+    /// Whether the value changes a little at every step: what a list of block sizes cannot do.
+    #[must_use]
+    pub const fn is_ramp(&self) -> bool {
+        matches!(self, Self::Linear { .. } | Self::Cosine { .. })
+    }
+
+    /// The first step of a piecewise schedule that does not come after the one before it.
+    #[must_use]
+    pub fn step_out_of_order(&self) -> Option<u64> {
+        let Self::Piecewise(points) = self else { return None };
+        points.windows(2).find(|pair| pair[0].0 >= pair[1].0).map(|pair| pair[1].0)
     }
 
     /// Whether the value depends on the epoch.
@@ -86,6 +119,10 @@ impl<T: Serialize> Serialize for Schedule<T> {
             Self::Linear { from, to, steps } => {
                 map.serialize_entry("linear", &Ramp { from, to, steps: *steps })?;
             }
+            Self::Cosine { from, to, steps } => {
+                map.serialize_entry("cosine", &Ramp { from, to, steps: *steps })?;
+            }
+            Self::Piecewise(points) => map.serialize_entry("piecewise", points)?,
             Self::Epochs(values) => map.serialize_entry("epochs", values)?,
             Self::EpochCycle(values) => map.serialize_entry("epoch_cycle", values)?,
             Self::Phases(values) => map.serialize_entry("phases", values)?,
@@ -121,6 +158,8 @@ impl RampStart for Vec<u32> {
 #[serde(field_identifier, rename_all = "snake_case")]
 enum Shape {
     Linear,
+    Cosine,
+    Piecewise,
     Epochs,
     EpochCycle,
     Phases,
@@ -132,6 +171,13 @@ struct Ramp<T> {
     from: Option<T>,
     to: T,
     steps: u64,
+}
+
+impl<T: RampStart> Ramp<T> {
+    fn parts<E: de::Error>(self) -> Result<(T, T, u64), E> {
+        let from = self.from.or_else(T::ramp_start).ok_or_else(|| E::missing_field("from"))?;
+        Ok((from, self.to, self.steps))
+    }
 }
 
 impl<'de, T: Deserialize<'de> + RampStart> Deserialize<'de> for Schedule<T> {
@@ -146,7 +192,9 @@ impl<'de, T: Deserialize<'de> + RampStart> Visitor<'de> for ScheduleVisitor<T> {
     type Value = Schedule<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a value, or a map with one of linear, epochs, epoch_cycle, phases")
+        formatter.write_str(
+            "a value, or a map with one of linear, cosine, piecewise, epochs, epoch_cycle, phases",
+        )
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
@@ -171,11 +219,14 @@ impl<'de, T: Deserialize<'de> + RampStart> Visitor<'de> for ScheduleVisitor<T> {
         };
         let schedule = match shape {
             Shape::Linear => {
-                let ramp = map.next_value::<Ramp<T>>()?;
-                let start = ramp.from.or_else(T::ramp_start);
-                let from = start.ok_or_else(|| de::Error::missing_field("from"))?;
-                Schedule::Linear { from, to: ramp.to, steps: ramp.steps }
+                let (from, to, steps) = map.next_value::<Ramp<T>>()?.parts()?;
+                Schedule::Linear { from, to, steps }
             }
+            Shape::Cosine => {
+                let (from, to, steps) = map.next_value::<Ramp<T>>()?.parts()?;
+                Schedule::Cosine { from, to, steps }
+            }
+            Shape::Piecewise => Schedule::Piecewise(map.next_value()?),
             Shape::Epochs => Schedule::Epochs(map.next_value()?),
             Shape::EpochCycle => Schedule::EpochCycle(map.next_value()?),
             Shape::Phases => Schedule::Phases(map.next_value()?),

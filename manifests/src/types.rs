@@ -2,8 +2,8 @@
 //! two together.
 
 use crate::{
-    Blobs, Clean, Decontaminate, Dedup, Keep, Packing, Roots, Schedule, TokenCount, Transform,
-    Unnest, schedule,
+    Blobs, Clean, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, TokenCount, Transform,
+    Unnest,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -270,44 +270,6 @@ pub struct Fields {
     /// Holds a list of `{role, content}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<String>,
-}
-
-/// Masking strategies and noise (method §3 and §4). What is absent comes from stage and profile.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Curriculum {
-    /// Probability that S1 (unmaskable prefix) takes a row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p1: Option<Schedule<f64>>,
-    /// Probability that S2 (truncated suffix) takes a row that S1 did not take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p2: Option<Schedule<f64>>,
-    /// Probability that S3 (block masking) takes a row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p3: Option<Schedule<f64>>,
-    /// Block sizes, in tokens, from which S3 draws evenly.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "schedule::sizes_or_size"
-    )]
-    pub block_sizes: Option<Schedule<Vec<u32>>>,
-    /// The lowest noise level.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sampling_eps: Option<Schedule<f64>>,
-    /// How the prompt of a post-training row is protected (method §5).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conditioned_span: Option<ConditionedSpan>,
-}
-
-/// How the prompt of a post-training row is protected (method §5).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConditionedSpan {
-    /// The whole prompt, always.
-    Off,
-    /// Annealed from nothing to the whole prompt over this share R of the total steps.
-    Ratio(f64),
 }
 
 /// The model: a checkpoint to start from, or a shape, or both (they must then agree).

@@ -4,8 +4,8 @@ use coda_manifests::{
     Blobs, Checkpoint, Clean, CleanProfile, ConditionedSpan, ControlCharacters, Curriculum, Data,
     Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, KeepOrStrip, LearningRate,
     LrSchedule, Manifest, MasterWeights, Model, Near, Newlines, Optimizer, OptimizerKind, Overlong,
-    Packing, Recompute, Schedule, Source, SourceKind, TokenCount, Tokenizer, Train, Transform,
-    Unnest, UnnestInto,
+    Packing, Recompute, Schedule, Source, SourceCurriculum, SourceKind, TokenCount, Tokenizer,
+    Train, Transform, Unnest, UnnestInto,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,16 @@ fn everything() -> Manifest {
         block_sizes: Some(Schedule::Constant(vec![4])),
         sampling_eps: chance(),
         conditioned_span: Some(ConditionedSpan::Off),
+        sources: BTreeMap::from([(
+            "NAME".to_owned(),
+            SourceCurriculum {
+                p1: chance(),
+                p2: chance(),
+                p3: chance(),
+                block_sizes: Some(Schedule::Constant(vec![4])),
+                sampling_eps: chance(),
+            },
+        )]),
     };
     manifest.model = Some(Model {
         init: some(),

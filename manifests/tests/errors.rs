@@ -81,7 +81,7 @@ small.yaml:2:1: unknown key `title`
 small.yaml:14:8: unknown key `curriculum.p1.epoch`
   hint: did you mean `curriculum.p1.epochs`?
 small.yaml:14:3: unknown key `curriculum.zzz`
-  hint: known here: p1, p2, p3, block_sizes, sampling_eps, conditioned_span
+  hint: known here: p1, p2, p3, block_sizes, sampling_eps, conditioned_span, sources
 small.yaml:14:24: unknown key `curriculum.p1.linear.step`
   hint: did you mean `curriculum.p1.linear.steps`?
 "#);
@@ -106,6 +106,18 @@ fn values_that_do_not_fit() {
         ("p1: 0.01", "p1: {epochs: [0.1, x]}"),
         ("p1: 0.01", "p1: {epochs: [0.1], phases: [0.1]}"),
         ("p1: 0.01", "p1: {}"),
+        ("p1: 0.01", "p1: {cosine: {to: 0.5}}"),
+        ("p1: 0.01", "p1: {cosine: {to: 1.5, steps: 9}}"),
+        ("p1: 0.01", "p1: {piecewise: []}"),
+        ("p1: 0.01", "p1: {piecewise: [0.1, 0.2]}"),
+        ("p1: 0.01", "p1: {piecewise: [[0, 0.1, 3]]}"),
+        ("p1: 0.01", "p1: {piecewise: [[-1, 0.1]]}"),
+        ("p1: 0.01", "p1: {piecewise: [[5, 0.1], [5, 0.2]]}"),
+        ("p1: 0.01", "block_sizes: {cosine: {from: [2], to: [4], steps: 3}}"),
+        ("p1: 0.01", "sources: {dosc: {p1: 0.1}}"),
+        ("p1: 0.01", "sources: {zzz: {p1: 0.1}}"),
+        ("p1: 0.01", "sources: {docs: {p1: 2}}"),
+        ("p1: 0.01", "sources: {docs: {block_sizes: {linear: {from: 1, to: 2, steps: 3}}}}"),
         ("p1: 0.01", "block_sizes: [4, 0]"),
         ("p1: 0.01", "block_sizes: {linear: {from: [2], to: [4], steps: 3}}"),
         ("p1: 0.01", "conditioned_span: {ratio: 0.1}"),
@@ -141,11 +153,29 @@ small.yaml:7:3: data: the key `out` is missing
 small.yaml:14:7: curriculum.p1: 1.5 is not a probability from 0 to 1
 small.yaml:14:7: curriculum.p1: the list has no values
 small.yaml:14:22: curriculum.p1.epochs.1: invalid type: string "x", expected a number
-small.yaml:14:7: curriculum.p1: invalid length 2, expected a value, or a map with one of linear, epochs, epoch_cycle, phases
-small.yaml:14:7: curriculum.p1: invalid length 0, expected a value, or a map with one of linear, epochs, epoch_cycle, phases
+small.yaml:14:7: curriculum.p1: invalid length 2, expected a value, or a map with one of linear, cosine, piecewise, epochs, epoch_cycle, phases
+small.yaml:14:7: curriculum.p1: invalid length 0, expected a value, or a map with one of linear, cosine, piecewise, epochs, epoch_cycle, phases
+small.yaml:14:16: curriculum.p1.cosine: the key `steps` is missing
+  hint: docs/manifest.md says what `steps` is
+small.yaml:14:7: curriculum.p1: 1.5 is not a probability from 0 to 1
+small.yaml:14:7: curriculum.p1: the list has no values
+small.yaml:14:20: curriculum.p1.piecewise.0: invalid type: floating point `0.1`, expected a list of 2
+small.yaml:14:20: curriculum.p1.piecewise.0: 3 values where 2 were expected
+small.yaml:14:21: curriculum.p1.piecewise.0.0: invalid value: integer `-1`, expected u64
+small.yaml:14:7: curriculum.p1: step 5 does not come after the one before it
+  hint: the steps of a piecewise schedule ascend
+small.yaml:14:16: curriculum.block_sizes: a list of sizes cannot ramp
+  hint: use `phases: [[2, 4], [8, 16]]`, `piecewise: [[0, [4]], [500, [8]]]` or `epochs: [[4], [8]]`
+small.yaml:14:19: curriculum.sources.dosc: data.sources has no source of this name
+  hint: did you mean `docs`?
+small.yaml:14:18: curriculum.sources.zzz: data.sources has no source of this name
+  hint: the sources are docs
+small.yaml:14:24: curriculum.sources.docs.p1: 2.0 is not a probability from 0 to 1
+small.yaml:14:33: curriculum.sources.docs.block_sizes: a list of sizes cannot ramp
+  hint: use `phases: [[2, 4], [8, 16]]`, `piecewise: [[0, [4]], [500, [8]]]` or `epochs: [[4], [8]]`
 small.yaml:14:16: curriculum.block_sizes: [4, 0] is not a list of sizes of 1 or more
 small.yaml:14:16: curriculum.block_sizes: a list of sizes cannot ramp
-  hint: use `phases: [[2, 4], [8, 16]]` or `epochs: [[4], [8]]`
+  hint: use `phases: [[2, 4], [8, 16]]`, `piecewise: [[0, [4]], [500, [8]]]` or `epochs: [[4], [8]]`
 small.yaml:14:21: curriculum.conditioned_span: only rows of stage post have prompts
 small.yaml:14:17: curriculum.sampling_eps: 0.0 is not above 0 and at most 1
 small.yaml:12:15: data.sources.0.weight: 0 is not above 0

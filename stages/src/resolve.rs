@@ -150,6 +150,7 @@ fn curriculum(manifest: &Manifest, defaults: &Defaults, first_epoch: f64) -> Cur
         sampling_eps: given.sampling_eps.clone().unwrap_or(Schedule::Constant(SAMPLING_EPS)),
         conditioned_span,
         score_pads: true,
+        sources: given.sources.clone(),
     }
 }
 
@@ -163,7 +164,10 @@ fn needs_no_epochs(curriculum: &Curriculum) -> Result<(), RecipeError> {
     ];
     match reads.into_iter().find(|(_, reads)| *reads) {
         Some((key, _)) => Err(RecipeError::NeedsEpochs { key }),
-        None => Ok(()),
+        None => curriculum
+            .sources
+            .keys()
+            .try_for_each(|name| needs_no_epochs(&curriculum.of_source(name))),
     }
 }
 

@@ -1,220 +1,249 @@
-//! The schedules over the steps of a run, as an SVG picture.
+//! The schedules over the steps of a run, as charts.
 
 use crate::{
+    html::{COLOURS, escape},
+    plot::{Chart, Mark},
     table::{number, percent},
-    timeline::{Timeline, Values},
+    timeline::{Shape, Timeline, Values},
 };
-use plotters::coord::Shift;
-use plotters::prelude::{
-    ChartBuilder, Color as _, DrawingArea, DrawingAreaErrorKind, DrawingBackend,
-    IntoDrawingArea as _, IntoFont as _, LineSeries, PathElement, RGBColor, SVGBackend, WHITE,
-};
+use std::fmt::Write as _;
 
-const WIDTH: u32 = 960;
-const PANEL: u32 = 230;
-const TITLE: u32 = 48;
-/// The room for legends, right of the panels.
-const LEGEND: i32 = 190;
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
-const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
-// Okabe and Ito's palette, which most kinds of colour blindness tell apart.
-const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xb2);
-const ORANGE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
-const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
-const RED: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
-const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
+/// Width and height of a chart on a page, which scales them.
+const WIDTH: f64 = 440.0;
+const HEIGHT: f64 = 230.0;
+/// Width of a picture that stands alone.
+const WIDE: f64 = 760.0;
+const TITLE: f64 = 34.0;
+/// The one chart that is the same for all sources.
+pub(crate) const RATE: &str = "Learning rate";
 
-/// A curve of a panel, in pieces that are not joined.
-struct Curve {
-    label: &'static str,
-    colour: RGBColor,
-    width: u32,
-    pieces: Vec<Vec<(f64, f64)>>,
-}
-
-struct Panel {
-    title: &'static str,
-    unit: &'static str,
-    top: f64,
-    show: fn(f64) -> String,
-    curves: Vec<Curve>,
-}
-
-/// The picture: panels over one axis of steps.
-///
-/// # Errors
-/// If the drawing library refuses; the message is its own.
-pub(crate) fn svg(timeline: &Timeline) -> Result<String, String> {
-    let panels = panels(timeline);
-    let height = TITLE + PANEL * u32::try_from(panels.len()).unwrap_or(1);
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
-        draw(&root, timeline, &panels).map_err(|error| error.to_string())?;
+/// The picture of all schedules, one chart over the other, as a file of its own.
+pub(crate) fn svg(timeline: &Timeline) -> String {
+    let mut charts = charts(timeline);
+    for own in &timeline.sources {
+        let of_source = self::charts(&own.timeline).into_iter().filter(|chart| chart.title != RATE);
+        charts.extend(
+            of_source.map(|chart| Chart {
+                title: format!("{}: {}", own.heading(), chart.title),
+                ..chart
+            }),
+        );
     }
-    Ok(text)
+    for chart in &mut charts {
+        chart.width = WIDE;
+    }
+    let height = TITLE + HEIGHT * charts.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDE}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDE} {height}\">\n<style>\n{COLOURS}</style>\n\
+         <rect width=\"100%\" height=\"100%\" style=\"fill: var(--paper)\"/>\n\
+         <text class=\"title\" x=\"16\" y=\"20\">{}</text>\n",
+        escape(&timeline.title())
+    );
+    for (i, chart) in charts.iter().enumerate() {
+        let top = TITLE + HEIGHT * i as f64;
+        let _ = writeln!(svg, "<g transform=\"translate(0 {top})\">{}</g>", chart.content());
+    }
+    svg.push_str("</svg>\n");
+    svg
 }
 
-fn panels(timeline: &Timeline) -> Vec<Panel> {
-    let curve = |label, colour, width, value: fn(&Values) -> f64| {
-        let points = timeline.points.iter();
-        let points: Vec<_> =
-            points.map(|point| (point.step as f64, value(&point.values))).collect();
-        Curve { label, colour, width, pieces: vec![bends(&points)] }
-    };
-    // The narrower curves lie on the wider ones, so that equal schedules can all be seen.
-    let strategies = vec![
-        curve("S1 unmaskable prefix", BLUE, 8, |v| v.s1_share),
-        curve("S2 truncated suffix", ORANGE, 5, |v| v.s2_share),
-        curve("S3 masked blocks", GREEN, 2, |v| v.s3_share),
-    ];
-    let mut noise = vec![
-        curve("expected masked", PURPLE, 5, |v| v.expected_masked_fraction),
-        curve("sampling_eps", RED, 2, |v| v.sampling_eps),
-    ];
+/// The charts, in the order in which they are read.
+pub(crate) fn charts(timeline: &Timeline) -> Vec<Chart> {
     let ever = |holds: fn(&Values) -> bool| timeline.points.iter().any(|p| holds(&p.values));
-    if ever(|v| v.conditioned_span_ratio < 1.0) {
-        noise.push(curve("prompt protected", INK, 2, |v| v.conditioned_span_ratio));
+    let mut charts = Vec::new();
+    if ever(|v| v.s1_share + v.s2_share + v.s3_share > 0.0) {
+        charts.extend([strategies(timeline), shares(timeline)]);
     }
-    let sizes = vec![block_sizes(timeline)];
-    let rate = vec![curve("learning rate", BLUE, 2, |v| v.learning_rate)];
-    let panel = |title, unit, least_top, show, curves: Vec<Curve>| {
-        let points = curves.iter().flat_map(|curve| curve.pieces.iter().flatten());
-        let highest = points.fold(0.0, |top: f64, &(_, y)| top.max(y));
-        Panel { title, unit, top: (highest * 1.08).max(least_top), show, curves }
-    };
-    let mut panels = vec![
-        panel("Rows taken by each strategy", "share of rows", 0.01, percent, strategies),
-        panel("Noise and conditioning", "share", 1.0, percent, noise),
-    ];
+    charts.push(noise(timeline));
     if ever(|v| v.s3_share > 0.0) {
-        let tokens = |log: f64| number(log.exp2());
-        panels.push(panel("Block sizes of S3", "tokens, log scale", 1.0, tokens, sizes));
+        charts.push(block_sizes(timeline));
     }
-    panels.push(panel("Learning rate", "learning rate", 1e-12, number, rate));
-    panels
+    charts.push(learning_rate(timeline));
+    charts
 }
 
-/// Leaves out the points that lie on a straight way between their neighbours: the picture rounds to
-/// whole pixels, which many points on a slope would show as stairs.
-fn bends(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mut kept: Vec<(f64, f64)> = Vec::new();
-    for (i, &(x, y)) in points.iter().enumerate() {
-        let straight = match (kept.last(), points.get(i + 1)) {
-            (Some(&(x0, y0)), Some(&(x1, y1))) => {
-                let on_the_way = y0 + (y1 - y0) * (x - x0) / (x1 - x0);
-                (on_the_way - y).abs() <= 1e-9 * (y0.abs() + y1.abs())
-            }
-            _ => false,
-        };
-        if !straight {
-            kept.push((x, y));
+fn chart(timeline: &Timeline, title: &str) -> Chart {
+    Chart {
+        title: title.to_owned(),
+        x: "optimizer step",
+        right: timeline.total_steps.max(1) as f64,
+        x_ticks: Vec::new(),
+        top: 1.0,
+        show_y: percent,
+        marks: Vec::new(),
+        legend: Vec::new(),
+        width: WIDTH,
+        height: HEIGHT,
+    }
+}
+
+fn line(timeline: &Timeline, class: &'static str, value: impl Fn(&Values) -> f64) -> Mark {
+    let points = timeline.points.iter().map(|point| (point.step as f64, value(&point.values)));
+    Mark::Line { class, pieces: vec![points.collect()] }
+}
+
+/// The highest value, with some room above it.
+fn top(timeline: &Timeline, least: f64, value: impl Fn(&Values) -> f64) -> f64 {
+    let highest = timeline.points.iter().fold(0.0, |top: f64, p| top.max(value(&p.values)));
+    (highest * 1.08).max(least)
+}
+
+fn strategies(timeline: &Timeline) -> Chart {
+    Chart {
+        top: top(timeline, 0.01, |v| v.s1_share.max(v.s2_share).max(v.s3_share)).min(1.0),
+        // The narrower curves lie on the wider ones, so that equal schedules can all be seen.
+        marks: vec![
+            line(timeline, "l1", |v| v.s1_share),
+            line(timeline, "l2", |v| v.s2_share),
+            line(timeline, "l3", |v| v.s3_share),
+        ],
+        legend: vec![
+            ("l1", "S1 unmaskable prefix"),
+            ("l2", "S2 truncated suffix"),
+            ("l3", "S3 masked blocks"),
+        ],
+        ..chart(timeline, "Rows taken by each strategy")
+    }
+}
+
+/// S3 is drawn apart from S1 and S2, so a row may be of two strategies.
+fn shares(timeline: &Timeline) -> Chart {
+    type Part = (&'static str, &'static str, fn(&Values) -> f64);
+    let parts: [Part; 6] = [
+        ("a1", "S1", |v| v.s1_share * (1.0 - v.s3_share)),
+        ("a4", "S1+S3", |v| v.s1_share * v.s3_share),
+        ("a2", "S2", |v| v.s2_share * (1.0 - v.s3_share)),
+        ("a5", "S2+S3", |v| v.s2_share * v.s3_share),
+        ("a3", "S3", |v| (1.0 - v.s1_share - v.s2_share) * v.s3_share),
+        ("a0", "none", |v| (1.0 - v.s1_share - v.s2_share) * (1.0 - v.s3_share)),
+    ];
+    let mut floor = vec![0.0; timeline.points.len()];
+    let (mut marks, mut legend) = (Vec::new(), Vec::new());
+    for (class, label, part) in parts {
+        let points: Vec<(f64, f64, f64)> = timeline
+            .points
+            .iter()
+            .zip(&mut floor)
+            .map(|(point, floor)| {
+                let lower = *floor;
+                *floor += part(&point.values);
+                (point.step as f64, lower, *floor)
+            })
+            .collect();
+        if points.iter().any(|&(_, lower, upper)| upper - lower > 1e-12) {
+            marks.push(Mark::Area { class, points });
+            legend.push((class, label));
         }
     }
-    kept
+    Chart { marks, legend, ..chart(timeline, "What a batch is made of") }
+}
+
+fn noise(timeline: &Timeline) -> Chart {
+    let mut marks = vec![
+        line(timeline, "l5", |v| v.expected_masked_fraction),
+        line(timeline, "l4", |v| v.sampling_eps),
+    ];
+    let mut legend = vec![("l5", "masked on average"), ("l4", "lowest noise level")];
+    if timeline.points.iter().any(|p| p.values.conditioned_span_ratio < 1.0) {
+        marks.push(line(timeline, "l0", |v| v.conditioned_span_ratio));
+        legend.push(("l0", "share of a prompt protected"));
+    }
+    Chart { marks, legend, ..chart(timeline, "Noise") }
 }
 
 /// One piece per line of the table and block size, at the logarithm of the size.
-fn block_sizes(timeline: &Timeline) -> Curve {
-    let pieces = timeline.lines.iter().flat_map(|line| {
-        let (from, to) = (line.first_step as f64, (line.first_step + line.steps) as f64);
-        let sizes = line.first.block_sizes.iter();
-        sizes.map(move |&k| vec![(from, f64::from(k).log2()), (to, f64::from(k).log2())])
+fn block_sizes(timeline: &Timeline) -> Chart {
+    let pieces: Vec<Vec<(f64, f64)>> = timeline
+        .lines
+        .iter()
+        .flat_map(|line| {
+            let (from, to) = (line.first_step as f64, (line.first_step + line.steps) as f64);
+            let sizes = line.first.block_sizes.iter();
+            sizes.map(move |&k| vec![(from, f64::from(k).log2()), (to, f64::from(k).log2())])
+        })
+        .collect();
+    let highest = pieces.iter().flatten().fold(1.0, |top: f64, &(_, y)| top.max(y));
+    Chart {
+        top: highest + 0.5,
+        show_y: |log| number(log.exp2().round()),
+        marks: vec![Mark::Line { class: "l3", pieces }],
+        ..chart(timeline, "Block sizes of S3, in tokens (log scale)")
+    }
+}
+
+fn learning_rate(timeline: &Timeline) -> Chart {
+    Chart {
+        top: top(timeline, 1e-12, |v| v.learning_rate),
+        show_y: number,
+        marks: vec![line(timeline, "l1 thin", |v| v.learning_rate)],
+        ..chart(timeline, RATE)
+    }
+}
+
+/// Shares of rows by their masked fraction.
+pub(crate) fn fractions(title: &str, shape: &Shape, top: f64) -> Chart {
+    let count = shape.masked_fraction.len() as f64;
+    let bars = shape.masked_fraction.iter().enumerate().map(|(i, &share)| {
+        let (from, to) = (i as f64 / count, (i as f64 + 1.0) / count);
+        let told = format!(
+            "{} of the rows are masked to {} to {}",
+            percent(share),
+            percent(from),
+            percent(to)
+        );
+        (from, to, share, told)
     });
-    Curve { label: "block size", colour: GREEN, width: 2, pieces: pieces.collect() }
-}
-
-fn draw<DB: DrawingBackend>(
-    root: &DrawingArea<DB, Shift>,
-    timeline: &Timeline,
-    panels: &[Panel],
-) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    root.fill(&WHITE)?;
-    let title = (FONT, 18).into_font().color(&INK);
-    let (head, body) = root.split_vertically(TITLE);
-    head.draw_text(&timeline.title(), &title, (16, 16))?;
-    for (panel, area) in panels.iter().zip(body.split_evenly((panels.len(), 1))) {
-        draw_panel(&area, timeline.total_steps, panel)?;
-    }
-    root.present()
-}
-
-fn draw_panel<DB: DrawingBackend>(
-    area: &DrawingArea<DB, Shift>,
-    total_steps: u64,
-    panel: &Panel,
-) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    let small = (FONT, 13).into_font().color(&INK);
-    let mut chart = ChartBuilder::on(area)
-        .caption(panel.title, (FONT, 16).into_font().color(&INK))
-        .margin_left(12)
-        .margin_right(LEGEND)
-        .margin_bottom(8)
-        .x_label_area_size(38)
-        .y_label_area_size(72)
-        .build_cartesian_2d(0.0..total_steps.max(1) as f64, 0.0..panel.top)?;
-    chart
-        .configure_mesh()
-        .x_labels(11)
-        .y_labels(6)
-        .x_desc("step")
-        .y_desc(panel.unit)
-        .axis_style(INK)
-        .bold_line_style(GRID)
-        .light_line_style(WHITE.mix(0.0))
-        .label_style(small.clone())
-        .axis_desc_style(small.clone())
-        .x_label_formatter(&|step| step_label(*step))
-        .y_label_formatter(&|value| (panel.show)(*value))
-        .draw()?;
-    for curve in &panel.curves {
-        let style = curve.colour.stroke_width(curve.width);
-        for piece in &curve.pieces {
-            chart.draw_series(LineSeries::new(piece.iter().copied(), style))?;
-        }
-    }
-    if panel.curves.len() > 1 {
-        draw_legend(area, &panel.curves)?;
-    }
-    Ok(())
-}
-
-/// Beside the panel, where no curve can run under it.
-fn draw_legend<DB: DrawingBackend>(
-    area: &DrawingArea<DB, Shift>,
-    curves: &[Curve],
-) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
-    let (width, _) = area.dim_in_pixel();
-    let left = width.cast_signed() - LEGEND + 16;
-    let small = (FONT, 13).into_font().color(&INK);
-    for (curve, top) in curves.iter().zip((48..).step_by(24)) {
-        let style = curve.colour.stroke_width(curve.width);
-        area.draw(&PathElement::new(vec![(left, top), (left + 24, top)], style))?;
-        area.draw_text(curve.label, &small, (left + 32, top - 6))?;
-    }
-    Ok(())
-}
-
-/// `0`, `500`, `2.5k`, `50k`, `1M`.
-fn step_label(step: f64) -> String {
-    match step {
-        step if step >= 1e6 => format!("{}M", number(step / 1e6)),
-        step if step >= 1e3 => format!("{}k", number(step / 1e3)),
-        step => number(step),
+    Chart {
+        x: "masked share of a row",
+        right: 1.0,
+        x_ticks: [0.0, 0.5, 1.0].map(|x| (x, percent(x))).to_vec(),
+        top,
+        marks: vec![Mark::Bars { class: "b5", bars: bars.collect() }],
+        ..small(title)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::bends;
+/// Shares of the masked tokens by the length of the run that they lie in.
+pub(crate) fn runs(title: &str, shape: &Shape, top: f64) -> Chart {
+    let bars = shape.masked_runs.iter().enumerate().map(|(i, bin)| {
+        let lengths = if bin.from == bin.to {
+            bin.to.to_string()
+        } else {
+            format!("{} to {}", bin.from, bin.to)
+        };
+        let told = format!(
+            "{} of the masked tokens lie in runs of {lengths}; {} such runs in a row",
+            percent(bin.share_of_masked_tokens),
+            number(bin.runs_per_row)
+        );
+        (i as f64, i as f64 + 1.0, bin.share_of_masked_tokens, told)
+    });
+    let ends = shape.masked_runs.iter().enumerate();
+    let step = shape.masked_runs.len().div_ceil(4).max(1);
+    let ticks =
+        ends.filter(|(i, _)| i % step == 0).map(|(i, bin)| (i as f64 + 0.5, bin.to.to_string()));
+    Chart {
+        x: "run length, up to",
+        right: shape.masked_runs.len().max(1) as f64,
+        x_ticks: ticks.collect(),
+        top,
+        marks: vec![Mark::Bars { class: "a1", bars: bars.collect() }],
+        ..small(title)
+    }
+}
 
-    #[test]
-    fn straight_stretches_keep_their_ends() {
-        let rising = |x: i32| (f64::from(x), f64::from(x.min(5)));
-        let kept = bends(&(0..=9).map(rising).collect::<Vec<_>>());
-        assert_eq!(kept, [(0.0, 0.0), (5.0, 5.0), (9.0, 5.0)]);
-        assert_eq!(bends(&[(1.0, 2.0)]), [(1.0, 2.0)]);
-        assert_eq!(bends(&[]), []);
+fn small(title: &str) -> Chart {
+    Chart {
+        title: title.to_owned(),
+        x: "",
+        right: 1.0,
+        x_ticks: Vec::new(),
+        top: 1.0,
+        show_y: percent,
+        marks: Vec::new(),
+        legend: Vec::new(),
+        width: 200.0,
+        height: 150.0,
     }
 }

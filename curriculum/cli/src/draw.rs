@@ -2,13 +2,13 @@
 
 use crate::{
     ManifestArgs,
-    run::{Data, Resolved},
+    run::{Data, Resolved, view},
     table::{align, number},
     text::{self, Marks},
 };
 use clap::Args;
 use coda_cli::{Failure, print_json, print_text};
-use coda_curriculum::{MaskPlan, RowView, plan_row};
+use coda_curriculum::{MaskPlan, plan_row};
 use coda_shards::Row;
 use serde::Serialize;
 use std::{
@@ -97,13 +97,13 @@ pub(crate) fn run(args: &DrawArgs) -> Result<(), Failure> {
     let data = resolved.require_data()?;
     let visits = visits(args, &resolved, data)?;
 
-    let progress = resolved.recipe.progress(args.step);
-    let settings = resolved.recipe.curriculum.settings(progress);
+    let settings = data.settings(&resolved.recipe, args.step);
     let context = resolved.recipe.curriculum.context(args.step);
     let mut plans = Vec::new();
     for visit in visits {
         let row = data.row(visit.row)?;
-        let plan = plan_row(&settings, &context, &view(&row, visit.epoch));
+        let settings = &settings[usize::from(row.source)];
+        let plan = plan_row(settings, &context, &view(&row, visit.epoch));
         plans.push((visit, row, plan));
     }
     if args.text {
@@ -166,18 +166,6 @@ fn visits(args: &DrawArgs, resolved: &Resolved, data: &Data) -> Result<Vec<Visit
                 .hint("its source has the weight 0")),
         })
         .collect()
-}
-
-fn view<'a>(row: &Row<'a>, epoch: u32) -> RowView<'a> {
-    RowView {
-        length: u32::try_from(row.tokens.len()).unwrap_or(u32::MAX),
-        row_key: row.row_key,
-        epoch,
-        prefix_len: row.prefix_len,
-        valid_len: row.valid_len,
-        maskable_starts: row.maskable_starts,
-        maskable_lens: row.maskable_lens,
-    }
 }
 
 fn strategies(plan: &MaskPlan) -> Vec<&'static str> {

@@ -5,12 +5,17 @@
 
 mod chart;
 mod draw;
+mod heat;
+mod html;
+mod mix;
 mod page;
+mod plot;
 mod run;
 mod show;
 mod table;
 mod text;
 mod timeline;
+mod words;
 
 use clap::{Args, Parser, Subcommand};
 use coda_cli::{Exit, Failure};

@@ -1,84 +1,178 @@
-//! One self-contained page: the picture and the table.
+//! The page of `show --html`: words first, then pictures, then the table.
 
 use crate::{
-    table::{HEADINGS, cells},
-    timeline::Timeline,
+    chart, heat,
+    html::{escape, page},
+    plot::Chart,
+    table::{HEADINGS, MIX_HEADINGS, cells, mix_cells},
+    timeline::{Line, Shape, Timeline},
+    words::{self, grouped},
 };
+use coda_curriculum::MaskPlan;
 use std::fmt::Write as _;
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --rule: #ddd; --faint: #666 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --paper: #16181c; --rule: #3a3d44; --faint: #a0a4ab } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.3rem }
-figure { margin: 1.5rem 0; background: #fff; border: 1px solid var(--rule); border-radius: 6px;
-  padding: .5rem } figure svg { width: 100%; height: auto; display: block }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { text-align: right; padding: .25rem .55rem; border-bottom: 1px solid var(--rule) }
-th { font-weight: 600 }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: 13px }
-dt { font-weight: 600 } dd { margin: 0; color: var(--faint) }
-";
+/// Sample rows at a step.
+pub(crate) struct Sample {
+    pub(crate) step: u64,
+    pub(crate) plans: Vec<MaskPlan>,
+}
 
-/// The page. `svg` is the picture of [`crate::chart::svg`].
-pub(crate) fn html(timeline: &Timeline, svg: &str) -> String {
-    let mut page =
-        String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
-    let name = escape(&timeline.name);
-    let _ = write!(page, "<title>Curriculum of {name}</title>\n<style>{STYLE}</style>\n</head>\n");
-    let _ = write!(page, "<body>\n<h1>Curriculum of {name}</h1>\n");
-    let _ = write!(page, "<figure>\n{}</figure>\n", fluid(svg));
-    page.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
-    for heading in HEADINGS {
-        let _ = write!(page, "<th>{heading}</th>");
+/// The page. `samples` are rows at some steps, `drawn_from` says in words which rows they are.
+pub(crate) fn html(timeline: &Timeline, samples: &[Sample], drawn_from: &str) -> String {
+    let mut body = format!("<h1>What {} shows the model</h1>\n", escape(&timeline.name));
+    let _ = writeln!(body, "<p>{}</p>\n<ul>", escape(&words::lead(timeline)));
+    for sentence in words::sentences(timeline) {
+        let _ = writeln!(body, "<li>{}</li>", escape(&sentence));
     }
-    page.push_str("</tr></thead>\n<tbody>\n");
-    for line in &timeline.lines {
-        page.push_str("<tr>");
-        for cell in cells(line) {
-            let _ = write!(page, "<td>{}</td>", escape(&cell));
+    if !timeline.sources.is_empty() {
+        let names: Vec<&str> = timeline.sources.iter().map(|own| own.source.as_str()).collect();
+        let names = escape(&names.join(", "));
+        let _ = writeln!(body, "<li>This holds for all sources but {names}: see below.</li>");
+    }
+    body.push_str("</ul>\n<h2>Over the run</h2>\n");
+    grid(&mut body, "charts", chart::charts(timeline));
+    distributions(&mut body, timeline);
+    rows(&mut body, timeline.row_length, samples, drawn_from);
+    sources(&mut body, timeline);
+    table(&mut body, timeline);
+    page(&format!("Curriculum of {}", timeline.name), &body)
+}
+
+fn grid(body: &mut String, class: &str, charts: impl IntoIterator<Item = Chart>) {
+    let _ = writeln!(body, "<div class=\"{class}\">");
+    for chart in charts {
+        let _ = writeln!(body, "<figure>{}</figure>", chart.svg());
+    }
+    body.push_str("</div>\n");
+}
+
+fn distributions(body: &mut String, timeline: &Timeline) {
+    let shown: Vec<(&Line, &Shape)> =
+        timeline.lines.iter().filter_map(|line| Some((line, line.shape.as_ref()?))).collect();
+    let which = if shown.len() < timeline.lines.len() {
+        format!("{} of the {} lines of the table", shown.len(), timeline.lines.len())
+    } else {
+        "each line of the table".to_owned()
+    };
+    let shown = joined(&shown);
+    // One scale for all, so that the small charts compare.
+    let top = |values: &dyn Fn(&Shape) -> f64| {
+        1.08 * shown.iter().map(|(_, shape)| values(shape)).fold(0.01, f64::max)
+    };
+    let highest = |shares: &mut dyn Iterator<Item = f64>| shares.fold(0.0, f64::max);
+    let fraction = top(&|shape| highest(&mut shape.masked_fraction.iter().copied()));
+    let run =
+        top(&|shape| highest(&mut shape.masked_runs.iter().map(|bin| bin.share_of_masked_tokens)));
+    let _ = write!(
+        body,
+        "<h2>How much of a row is masked</h2>\n<p class=\"note\">Shares of full rows by the share of \
+         their positions that is masked, in the middle of {which}. Computed, not sampled.</p>\n"
+    );
+    grid(
+        body,
+        "charts small",
+        shown.iter().map(|(title, shape)| chart::fractions(title, shape, fraction)),
+    );
+    body.push_str(
+        "<h2>How long the masked runs are</h2>\n<p class=\"note\">Shares of the masked tokens by \
+         the length of the unbroken masked run that they lie in. Long runs have few clues \
+         inside.</p>\n",
+    );
+    grid(body, "charts small", shown.iter().map(|(title, shape)| chart::runs(title, shape, run)));
+}
+
+/// Neighbours that look alike stand as one.
+fn joined<'a>(shown: &[(&'a Line, &'a Shape)]) -> Vec<(String, &'a Shape)> {
+    let title = |part: &[(&Line, &Shape)]| match part {
+        [(line, _)] => format!("epoch {}, step {}", line.epoch, grouped(line.middle())),
+        [(first, _), .., (last, _)] if first.epoch != last.epoch => {
+            format!("epochs {} to {}", first.epoch, last.epoch)
         }
-        page.push_str("</tr>\n");
+        _ => format!("epoch {}", part[0].0.epoch),
+    };
+    shown.chunk_by(|(_, a), (_, b)| a == b).map(|part| (title(part), part[0].1)).collect()
+}
+
+fn rows(body: &mut String, length: u32, samples: &[Sample], drawn_from: &str) {
+    let _ = write!(
+        body,
+        "<h2>What a batch looks like</h2>\n<p class=\"note\">One line is a row, from its first token to its \
+         last. {}</p>\n{}\n",
+        escape(drawn_from),
+        heat::KEYS
+    );
+    for Sample { step, plans } in samples {
+        let label = format!("The masks of {} rows at step {step}", plans.len());
+        let _ = writeln!(
+            body,
+            "<figure class=\"heat\">{}<div class=\"ends\"><span>position 0</span><span>{}</span></div>\
+             <figcaption>Step {}: {} rows, {}.</figcaption></figure>",
+            heat::svg(&label, plans, length),
+            grouped(u64::from(length.saturating_sub(1))),
+            grouped(*step),
+            plans.len(),
+            heat::cell(length)
+        );
     }
-    page.push_str("</tbody>\n</table></div>\n<dl>\n");
+}
+
+fn table(body: &mut String, timeline: &Timeline) {
+    body.push_str("<h2>The table</h2>\n");
+    if !timeline.sources.is_empty() {
+        body.push_str("<p>Sources without schedules of their own:</p>\n");
+    }
+    lines(body, &HEADINGS, timeline.lines.iter().map(cells));
+    if let Some(mix) = &timeline.mix {
+        body.push_str("<p>All rows together:</p>\n");
+        lines(body, &MIX_HEADINGS, mix.iter().map(mix_cells));
+    }
+    body.push_str("<dl>\n");
     for (term, meaning) in timeline.legend() {
-        let _ = writeln!(page, "<dt>{term}</dt><dd>{}</dd>", escape(&meaning));
+        let _ = writeln!(body, "<dt>{term}</dt><dd>{}</dd>", escape(&meaning));
     }
-    page.push_str("</dl>\n</body>\n</html>\n");
-    page
+    body.push_str("</dl>\n");
 }
 
-/// Takes the fixed size off the picture's root element; its `viewBox` then fits the page.
-fn fluid(svg: &str) -> String {
-    let Some((root, rest)) = svg.split_once('>') else { return svg.to_owned() };
-    let keep = |word: &&str| !word.starts_with("width=") && !word.starts_with("height=");
-    let root: Vec<&str> = root.split(' ').collect();
-    // viewBox="0 0 w h" holds spaces itself, none of its words begins like the two taken off.
-    let root: Vec<&str> = root.iter().copied().filter(|word| keep(word)).collect();
-    format!("{}>{rest}", root.join(" "))
+/// Sources with schedules of their own: what differs, in words, pictures and a table each.
+fn sources(body: &mut String, timeline: &Timeline) {
+    for own in &timeline.sources {
+        let _ = write!(body, "<h2>{}</h2>\n<ul>\n", escape(&capital(&own.heading())));
+        let common = words::sentences(timeline);
+        for sentence in words::sentences(&own.timeline) {
+            if !common.contains(&sentence) {
+                let _ = writeln!(body, "<li>{}</li>", escape(&sentence));
+            }
+        }
+        body.push_str("</ul>\n");
+        let charts =
+            chart::charts(&own.timeline).into_iter().filter(|chart| chart.title != chart::RATE);
+        grid(body, "charts", charts);
+        body.push_str("<p></p>\n");
+        lines(body, &HEADINGS, own.lines.iter().map(cells));
+    }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{escape, fluid};
-
-    #[test]
-    fn names_cannot_break_out_of_the_page() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+fn lines<const N: usize>(
+    body: &mut String,
+    headings: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) {
+    body.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
+    for heading in headings {
+        let _ = write!(body, "<th>{heading}</th>");
     }
-
-    #[test]
-    fn the_picture_loses_its_fixed_size() {
-        let svg = "<svg width=\"960\" height=\"968\" viewBox=\"0 0 960 968\" xmlns=\"x\">\n<rect width=\"1\"/>";
-        let shown = "<svg viewBox=\"0 0 960 968\" xmlns=\"x\">\n<rect width=\"1\"/>";
-        assert_eq!(fluid(svg), shown);
+    body.push_str("</tr></thead>\n<tbody>\n");
+    for row in rows {
+        body.push_str("<tr>");
+        for cell in row {
+            let _ = write!(body, "<td>{}</td>", escape(&cell));
+        }
+        body.push_str("</tr>\n");
     }
+    body.push_str("</tbody>\n</table></div>\n");
 }

@@ -2,9 +2,11 @@
 
 use crate::{ManifestArgs, table::number};
 use coda_cli::{Exit, Failure};
+use coda_curriculum::{MaskPlan, RowView, Settings, plan_row};
 use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
 use coda_shards::{
-    Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceRange, commit,
+    Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceEntry, SourceRange,
+    commit,
 };
 use coda_stages::{Epochs, Recipe, RecipeError};
 use std::path::{Path, PathBuf};
@@ -49,12 +51,29 @@ impl Resolved {
         Ok(Self { manifest, recipe, data, dir })
     }
 
-    /// The shard set.
+    /// The shard set, if it is there.
+    pub(crate) const fn data(&self) -> Option<&Data> {
+        self.data.as_ref()
+    }
+
+    /// The shard set, which must be there.
     pub(crate) fn require_data(&self) -> Result<&Data, Failure> {
         self.data.as_ref().ok_or_else(|| {
             Failure::io(format!("there is no shard set in {}", self.dir.display()))
                 .hint("run `coda-ingest --manifest …` first, or name a shard set with --shards")
         })
+    }
+
+    /// Each source's share of the rows that training reads, in the manifest's order; `None` where that
+    /// follows from the rows of a shard set that is not there.
+    pub(crate) fn shares(&self) -> Option<Vec<f64>> {
+        let sources = &self.manifest.data.sources;
+        let rows: Vec<u64> = match &self.data {
+            Some(data) => sources.iter().map(|source| data.train_rows(&source.name)).collect(),
+            None if sources.iter().all(|source| source.weight.is_some()) => vec![0; sources.len()],
+            None => return None,
+        };
+        Some(self.manifest.data.shares(&rows))
     }
 
     /// Rows per optimizer step.
@@ -131,15 +150,47 @@ impl Data {
         }
         let order = Order::new(manifest.seed, &ranges)
             .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
-        let pass_rows = manifest.data.pass_rows(|name| {
-            let named = ranges.iter().zip(set.sources()).find(|(_, source)| source.name == name);
-            named.map_or(0, |(range, _)| range.rows - range.held_out_rows)
-        });
-        Ok(Self { set, order, ranges, pass_rows })
+        let mut data = Self { set, order, ranges, pass_rows: 0 };
+        data.pass_rows = manifest.data.pass_rows(|name| data.train_rows(name));
+        Ok(data)
+    }
+
+    /// The rows of a source that are trained on.
+    fn train_rows(&self, name: &str) -> u64 {
+        let named =
+            self.ranges.iter().zip(self.set.sources()).find(|(_, source)| source.name == name);
+        named.map_or(0, |(range, _)| range.rows - range.held_out_rows)
+    }
+
+    /// What the curriculum says at a step for the rows of each source, by the source's number.
+    pub(crate) fn settings(&self, recipe: &Recipe, step: u64) -> Vec<Settings> {
+        let progress = recipe.progress(step);
+        let of = |source: &SourceEntry| recipe.curriculum.of_source(&source.name);
+        self.set.sources().iter().map(|source| of(source).settings(progress)).collect()
     }
 
     pub(crate) fn row(&self, row: u64) -> Result<Row<'_>, Failure> {
         self.set.row(row).map_err(|error| shard_failure(&error))
+    }
+
+    /// The plans of the first `count` rows of a step's batch.
+    pub(crate) fn plans(
+        &self,
+        recipe: &Recipe,
+        step: u64,
+        count: u64,
+    ) -> Result<Vec<MaskPlan>, Failure> {
+        let settings = self.settings(recipe, step);
+        let context = recipe.curriculum.context(step);
+        let first = step * u64::from(recipe.global_batch);
+        (first..first + count)
+            .map(|position| {
+                let at = self.order.at(position);
+                let row = self.row(at.row)?;
+                let settings = &settings[usize::from(row.source)];
+                Ok(plan_row(settings, &context, &view(&row, at.epoch)))
+            })
+            .collect()
     }
 
     pub(crate) fn source_name(&self, source: u16) -> String {
@@ -152,6 +203,19 @@ impl Data {
             let end = range.first_row + range.rows;
             (end - range.held_out_rows..end).contains(&row)
         })
+    }
+}
+
+/// A row as the curriculum sees it, at its visit in `epoch`.
+pub(crate) fn view<'a>(row: &Row<'a>, epoch: u32) -> RowView<'a> {
+    RowView {
+        length: u32::try_from(row.tokens.len()).unwrap_or(u32::MAX),
+        row_key: row.row_key,
+        epoch,
+        prefix_len: row.prefix_len,
+        valid_len: row.valid_len,
+        maskable_starts: row.maskable_starts,
+        maskable_lens: row.maskable_lens,
     }
 }
 

@@ -1,11 +1,14 @@
 //! Aligned tables for people.
 
-use crate::timeline::{Line, Timeline, Values};
+use crate::{
+    mix::{Averages, MixLine},
+    timeline::{Line, Timeline, Values},
+};
 use coda_cli::human;
 use std::fmt::Write as _;
 
 /// The headings, in the order of the cells of [`cells`].
-pub(crate) const HEADINGS: [&str; 13] = [
+pub(crate) const HEADINGS: [&str; 14] = [
     "epoch",
     "from step",
     "steps",
@@ -18,28 +21,73 @@ pub(crate) const HEADINGS: [&str; 13] = [
     "lr",
     "masked",
     "scored/row",
+    "weight",
     "tokens seen",
 ];
 
 /// The timeline as text: what it is of, one line per epoch or phase, and how to read it.
 pub(crate) fn render(timeline: &Timeline) -> String {
     let mut text = format!("{}\n\n", timeline.title());
-    let rows: Vec<[String; 13]> = timeline.lines.iter().map(cells).collect();
-    text.push_str(&align(&HEADINGS, &rows));
+    if !timeline.sources.is_empty() {
+        text.push_str("sources without schedules of their own\n");
+    }
+    text.push_str(&lines(&timeline.lines));
+    for own in &timeline.sources {
+        let _ = write!(text, "\n{}\n{}", own.heading(), lines(&own.lines));
+    }
+    if !timeline.sources.is_empty() {
+        text.push_str("\nall rows together\n");
+        match &timeline.mix {
+            Some(mix) => {
+                text.push_str(&align(
+                    &MIX_HEADINGS,
+                    &mix.iter().map(mix_cells).collect::<Vec<_>>(),
+                ));
+            }
+            None => {
+                text.push_str("not known: without a shard set or weights no one says how many rows each source has\n");
+            }
+        }
+    }
     text.push('\n');
     for (term, meaning) in timeline.legend() {
-        let _ = writeln!(text, "{term:<10}  {meaning}");
+        let _ = writeln!(text, "{term:<11}  {meaning}");
     }
     text
 }
 
-/// One line's cells. `a→b` where a value changes within the line.
-pub(crate) fn cells(line: &Line) -> [String; 13] {
+/// The headings, in the order of the cells of [`mix_cells`].
+pub(crate) const MIX_HEADINGS: [&str; 8] =
+    ["from step", "steps", "S1", "S2", "S3", "masked", "scored/row", "weight"];
+
+fn lines(lines: &[Line]) -> String {
+    align(&HEADINGS, &lines.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// The cells of a line of the mix.
+pub(crate) fn mix_cells(line: &MixLine) -> [String; 8] {
     let (first, last) = (&line.first, &line.last);
-    let span = |show: fn(&Values) -> String| match (show(first), show(last)) {
-        (a, b) if a == b => a,
-        (a, b) => format!("{a}→{b}"),
-    };
+    let span = |show: fn(&Averages) -> String| between(&show(first), &show(last));
+    [
+        line.first_step.to_string(),
+        line.steps.to_string(),
+        span(|v| percent(v.s1_share)),
+        span(|v| percent(v.s2_share)),
+        span(|v| percent(v.s3_share)),
+        span(|v| percent(v.expected_masked_fraction)),
+        span(|v| format!("{:.0}", v.expected_scored_tokens)),
+        span(|v| number(v.expected_loss_weight)),
+    ]
+}
+
+fn between(first: &str, last: &str) -> String {
+    if first == last { first.to_owned() } else { format!("{first}→{last}") }
+}
+
+/// One line's cells. `a→b` where a value changes within the line.
+pub(crate) fn cells(line: &Line) -> [String; 14] {
+    let (first, last) = (&line.first, &line.last);
+    let span = |show: fn(&Values) -> String| between(&show(first), &show(last));
     [
         line.epoch.to_string(),
         line.first_step.to_string(),
@@ -53,6 +101,7 @@ pub(crate) fn cells(line: &Line) -> [String; 13] {
         span(|v| number(v.learning_rate)),
         span(|v| percent(v.expected_masked_fraction)),
         span(|v| format!("{:.0}", v.expected_scored_tokens)),
+        span(|v| number(v.expected_loss_weight)),
         human::count(line.tokens_seen),
     ]
 }

@@ -1,7 +1,9 @@
 //! A run's curriculum laid out over its steps: the lines of the table and the points of the picture.
 
+use crate::mix::{MixLine, SourceTimeline};
 use coda_curriculum::{
-    Curriculum, Progress, Settings, expected,
+    Curriculum, Progress, Settings,
+    expected::{self, Distribution, Distributions},
     schedule::{phase_start, span_ratio},
 };
 use coda_manifests::Schedule;
@@ -11,6 +13,19 @@ use serde::Serialize;
 const MOST_EPOCHS: u32 = 100;
 /// The picture samples this many steps, besides the edges of the lines.
 const SAMPLES: u64 = 120;
+/// Bins of the masked fraction.
+const BINS: usize = 20;
+/// At most so many lines have their distributions, evenly chosen.
+const MOST_SHAPES: usize = 12;
+
+/// What costs more than the lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    /// The points of the pictures.
+    pub(crate) points: bool,
+    /// The distributions of the lines.
+    pub(crate) shapes: bool,
+}
 
 /// What a timeline is made from: a resolved run.
 pub(crate) struct Run<'a> {
@@ -59,6 +74,55 @@ pub(crate) struct Line {
     pub(crate) last: Values,
     /// Tokens trained on by the end of the line, pads included.
     pub(crate) tokens_seen: u64,
+    /// How masks are distributed at the line's middle step.
+    #[serde(flatten)]
+    pub(crate) shape: Option<Shape>,
+}
+
+impl Line {
+    /// The step in the middle of the line.
+    pub(crate) const fn middle(&self) -> u64 {
+        self.first_step + self.steps / 2
+    }
+}
+
+/// How masks are distributed in a full row at one step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Shape {
+    /// Shares of rows by their masked fraction, in equal bins.
+    pub(crate) masked_fraction: Vec<f64>,
+    /// Masked runs by their length.
+    pub(crate) masked_runs: Vec<RunBin>,
+}
+
+/// Masked runs of `from` to `to` positions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct RunBin {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) runs_per_row: f64,
+    pub(crate) share_of_masked_tokens: f64,
+}
+
+impl Shape {
+    /// Lengths 1, 2, 3 to 4, 5 to 8 and so on.
+    fn of(distribution: Distribution, length: u32) -> Self {
+        let all = distribution.masked_tokens().max(f64::MIN_POSITIVE);
+        let mut masked_runs = Vec::new();
+        let (mut from, mut to) = (1, 1);
+        while from <= length.max(1) {
+            let end = to.min(length);
+            let runs = distribution.masked_runs.iter().take(end as usize + 1).skip(from as usize);
+            masked_runs.push(RunBin {
+                from,
+                to: end,
+                runs_per_row: runs.sum(),
+                share_of_masked_tokens: distribution.masked_in_runs(from..=end) / all,
+            });
+            (from, to) = (to + 1, to.saturating_mul(2));
+        }
+        Self { masked_fraction: distribution.masked_fraction, masked_runs }
+    }
 }
 
 /// The values at one step of the picture.
@@ -78,16 +142,23 @@ pub(crate) struct Timeline {
     pub(crate) global_batch: u64,
     pub(crate) row_length: u32,
     pub(crate) epochs_from: String,
+    /// The rows of sources without schedules of their own.
     pub(crate) lines: Vec<Line>,
+    /// Sources with schedules of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sources: Vec<SourceTimeline>,
+    /// The rows of all sources, when there are such sources and the shares of all are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mix: Option<Vec<MixLine>>,
     #[serde(skip)]
     pub(crate) points: Vec<Point>,
 }
 
 impl Timeline {
-    /// Lays out a run. `with_points`: also what the picture needs.
-    pub(crate) fn of(run: &Run<'_>, with_points: bool) -> Self {
-        let mut sampler = Sampler { run, last: None };
-        let starts = line_starts(run);
+    /// Lays out a run, with what is wanted besides the lines.
+    pub(crate) fn of(run: &Run<'_>, wanted: Wanted) -> Self {
+        let mut sampler = Sampler::new(run);
+        let starts = run.line_starts();
         let ends = starts.iter().skip(1).copied().chain([run.total_steps]);
         let tokens_per_step = run.global_batch * u64::from(run.row_length);
         let mut lines = Vec::new();
@@ -99,10 +170,14 @@ impl Timeline {
                 first: sampler.at(first_step),
                 last: sampler.at(end.saturating_sub(1).max(first_step)),
                 tokens_seen: end * tokens_per_step,
+                shape: None,
             });
         }
+        if wanted.shapes {
+            add_shapes(run, &mut lines);
+        }
         let mut points = Vec::new();
-        if with_points {
+        if wanted.points {
             let samples = SAMPLES.min(run.total_steps);
             let mut steps: Vec<u64> =
                 (0..samples).map(|i| phase_start(i, samples, run.total_steps)).collect();
@@ -123,6 +198,8 @@ impl Timeline {
             row_length: run.row_length,
             epochs_from: run.epochs_from.clone(),
             lines,
+            sources: Vec::new(),
+            mix: None,
             points,
         }
     }
@@ -149,8 +226,10 @@ impl Timeline {
             ("eps", "lowest noise level"),
             ("span", "share of a prompt that is protected from masking"),
             ("lr", "learning rate"),
+            ("weight", "expected weight 1/sigma of a row in the loss"),
             ("masked", "expected share of masked positions in a full row without a prompt"),
             ("scored/row", "expected positions of such a row that count in the loss"),
+            ("tokens seen", "tokens of all sources by the end of the line, pads included"),
             ("a→b", "values at the first and the last step of the line"),
         ];
         let mut legend: Vec<_> =
@@ -160,14 +239,31 @@ impl Timeline {
     }
 }
 
+/// Works out the distributions of lines, or of some, evenly chosen, if there are many.
+fn add_shapes(run: &Run<'_>, lines: &mut [Line]) {
+    let mut distributions = Distributions::new(run.row_length, BINS);
+    let (all, most) = (lines.len(), lines.len().min(MOST_SHAPES));
+    for i in 0..most {
+        let line = &mut lines[if most > 1 { i * (all - 1) / (most - 1) } else { 0 }];
+        let step = line.middle();
+        let settings = run.curriculum.settings((run.progress)(step));
+        let distribution = distributions.of(&settings, &run.curriculum.context(step));
+        line.shape = Some(Shape::of(distribution, run.row_length));
+    }
+}
+
 /// Values at steps; expectations are only computed anew when the settings change.
-struct Sampler<'a> {
+pub(crate) struct Sampler<'a> {
     run: &'a Run<'a>,
     last: Option<(Settings, expected::Expected)>,
 }
 
-impl Sampler<'_> {
-    fn at(&mut self, step: u64) -> Values {
+impl<'a> Sampler<'a> {
+    pub(crate) const fn new(run: &'a Run<'a>) -> Self {
+        Self { run, last: None }
+    }
+
+    pub(crate) fn at(&mut self, step: u64) -> Values {
         let run = self.run;
         let settings = run.curriculum.settings((run.progress)(step));
         let expected = match &self.last {
@@ -196,8 +292,14 @@ impl Sampler<'_> {
     }
 }
 
-/// The steps at which a new line begins: epochs, phases, the ends of ramps and of the conditioned
-/// span, the peak of the learning rate.
+impl Run<'_> {
+    /// The steps at which a new line begins: epochs, phases, the ends of ramps and of the conditioned
+    /// span, the peak of the learning rate.
+    pub(crate) fn line_starts(&self) -> Vec<u64> {
+        line_starts(self)
+    }
+}
+
 fn line_starts(run: &Run<'_>) -> Vec<u64> {
     let curriculum = run.curriculum;
     let total = run.total_steps;
@@ -246,7 +348,8 @@ fn first_step(total: u64, holds: impl Fn(u64) -> bool) -> Option<u64> {
 
 fn edges<T>(schedule: &Schedule<T>, total: u64, starts: &mut Vec<u64>) {
     match schedule {
-        Schedule::Linear { steps, .. } => starts.push(*steps),
+        Schedule::Linear { steps, .. } | Schedule::Cosine { steps, .. } => starts.push(*steps),
+        Schedule::Piecewise(points) => starts.extend(points.iter().map(|(step, _)| *step)),
         Schedule::Phases(table) => {
             let phases = table.len() as u64;
             starts.extend((1..phases).map(|index| phase_start(index, phases, total)));
@@ -263,9 +366,10 @@ fn peak(run: &Run<'_>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Run, Timeline};
+    use super::{Run, Timeline, Wanted};
     use coda_curriculum::{Curriculum, Progress};
     use coda_manifests::{ConditionedSpan, Profile, Schedule};
+    use std::collections::BTreeMap;
 
     #[test]
     fn lines_begin_at_epochs_phases_and_the_peak_of_the_learning_rate() {
@@ -279,6 +383,7 @@ mod tests {
             sampling_eps: Schedule::Constant(1e-3),
             conditioned_span: ConditionedSpan::Ratio(0.2),
             score_pads: true,
+            sources: BTreeMap::new(),
         };
         let run = Run {
             name: "small".to_owned(),
@@ -296,7 +401,7 @@ mod tests {
             learning_rate: &|step| (step as f64 / 10.0).min(1.0 - step as f64 / 200.0),
             epochs_from: String::new(),
         };
-        let timeline = Timeline::of(&run, true);
+        let timeline = Timeline::of(&run, Wanted { points: true, shapes: false });
         let starts: Vec<u64> = timeline.lines.iter().map(|line| line.first_step).collect();
         assert_eq!(starts, [0, 10, 20, 30, 34, 40, 67, 80]);
         assert_eq!(timeline.lines.iter().map(|line| line.steps).sum::<u64>(), 100);

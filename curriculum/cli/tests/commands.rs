@@ -170,12 +170,19 @@ fn show_draws_a_picture_and_a_self_contained_page() {
         assert!(svg.contains(text), "{text}");
     }
     let page = fs::read_to_string(house.path("a.html")).expect("the page");
-    assert!(
-        page.starts_with("<!doctype html>") && page.contains("<svg") && page.contains("<table>")
-    );
-    for outside in ["<script", "<link", "src=", "href=", "url("] {
-        assert!(!page.contains(outside), "the page reaches outside: {outside}");
+    assert_self_contained(&page);
+    for text in [
+        "What small shows the model",
+        "S1 leaves the start of a row unmasked, up to a random cut. Share of rows: 1% at first, 20% in the end.",
+        "How much of a row is masked",
+        "How long the masked runs are",
+        "There is no shard set yet",
+        "prefers-color-scheme: dark",
+        "<table>",
+    ] {
+        assert!(page.contains(text), "{text}");
     }
+    assert_eq!(page.matches("class=\"heat\"").count(), 3, "start, middle and end");
     let mut files: Vec<_> = fs::read_dir(house.dir.path())
         .expect("the folder")
         .map(|entry| entry.expect("an entry").file_name())
@@ -186,6 +193,142 @@ fn show_draws_a_picture_and_a_self_contained_page() {
         ["a.html", "a.svg", "run.yaml", "tokenizer.json"],
         "and nothing is left over"
     );
+}
+
+/// One file that asks for nothing else, and whose elements are all closed.
+fn assert_self_contained(page: &str) {
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for outside in ["<script", "<link", "src=", "href=", "url(", "@import", "http:"] {
+        assert!(!page.contains(outside), "the page reaches outside: {outside}");
+    }
+    for element in ["figure", "svg", "table", "tr", "td", "div", "ul", "li", "p", "text", "dl"] {
+        let opened = page.matches(&format!("<{element}>")).count()
+            + page.matches(&format!("<{element} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{element}>")).count(), "{element}");
+    }
+}
+
+#[test]
+fn show_draws_the_rows_that_are_there() {
+    let house = House::with_shards();
+    house.stdout(&["show", "--manifest", "run.yaml", "--html", "a.html"]);
+    let page = fs::read_to_string(house.path("a.html")).expect("the page");
+    assert_self_contained(&page);
+    assert!(page.contains("the first rows of the batches that the trainer will see"), "{page}");
+    // Row 7 of the code has pads; the page of a run over full rows alone would have none at p2 = 0.
+    let plain = [
+        "show",
+        "--manifest",
+        "run.yaml",
+        "--html",
+        "b.html",
+        "curriculum.p2=0",
+        "train.global_batch=24",
+    ];
+    house.stdout(&[&plain[..], &["train.score_pads=false"]].concat());
+    let page = fs::read_to_string(house.path("b.html")).expect("the page");
+    assert!(page.contains("<path class=\"cut\""), "pads are seen");
+}
+
+/// The distributions of the JSON output are those of the library, and hold what the averages say.
+#[test]
+fn show_as_json_has_distributions_that_fit_the_averages() {
+    let house = House::new();
+    let shown = house.json(&["show", "--manifest", "run.yaml", "--json", "curriculum.p2=0.25"]);
+    for line in shown["lines"].as_array().expect("lines") {
+        let real = |value: &Value| value.as_f64().expect("a number");
+        let fractions = line["masked_fraction"].as_array().expect("a histogram");
+        assert_eq!(fractions.len(), 20);
+        assert!((fractions.iter().map(real).sum::<f64>() - 1.0).abs() < 1e-6);
+        let middles = (0..20).map(|i| (f64::from(i) + 0.5) / 20.0);
+        let mean: f64 = fractions.iter().zip(middles).map(|(share, at)| real(share) * at).sum();
+        // Bins are wider than the 32 positions are fine.
+        assert!((mean - real(&line["expected_masked_fraction"])).abs() < 0.03, "{line}");
+        let runs = line["masked_runs"].as_array().expect("runs");
+        let ends: Vec<u64> = runs.iter().map(|bin| bin["to"].as_u64().expect("a length")).collect();
+        assert_eq!(ends, [1, 2, 4, 8, 16, 32]);
+        let shares = runs.iter().map(|bin| real(&bin["share_of_masked_tokens"])).sum::<f64>();
+        assert!((shares - 1.0).abs() < 1e-9);
+    }
+}
+
+/// The pictures of `docs/curriculum.md`. After a change that is meant:
+/// `for f in docs/examples/*.yaml; do coda-curriculum show --manifest $f --svg docs/images/$(basename $f .yaml).svg; done`
+#[test]
+fn the_pictures_of_the_documentation_are_those_that_show_draws() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let page = fs::read_to_string(docs.join("curriculum.md")).expect("the page");
+    let house = House::new();
+    let mut pictures = 0;
+    for example in fs::read_dir(docs.join("examples")).expect("the examples") {
+        let example = example.expect("an example").path();
+        let name = example.file_stem().and_then(|name| name.to_str()).expect("a name");
+        let picture = format!("{name}.svg");
+        house.stdout(&["show", "--manifest", example.to_str().expect("UTF-8"), "--svg", "new.svg"]);
+        let drawn = fs::read_to_string(house.path("new.svg")).expect("the picture");
+        let committed = fs::read_to_string(docs.join("images").join(&picture)).expect("a picture");
+        assert!(drawn == committed, "docs/images/{picture} is not what `show --svg` draws");
+        assert!(page.contains(&format!("images/{picture}")), "{picture} is not shown");
+        pictures += 1;
+    }
+    assert_eq!(pictures, 3);
+}
+
+const BY_SOURCE: &str = "curriculum.sources={code: {p3: {cosine: {from: 0.2, to: 0.8, steps: 60}}, \
+                         block_sizes: {piecewise: [[0, 2], [50, [4, 8]]]}}}";
+
+#[test]
+fn show_has_a_block_for_each_source_that_differs_and_the_mix() {
+    let house = House::new();
+    insta::assert_snapshot!(house.stdout(&["show", "--manifest", "run.yaml", BY_SOURCE]));
+    let shown = house.json(&["show", "--manifest", "run.yaml", "--json", BY_SOURCE]);
+    let own = &shown["sources"][0];
+    assert_eq!((own["source"].as_str(), own["share"].as_f64()), (Some("code"), Some(0.75)));
+    let at = |value: &Value, key: &str| value[key].as_f64().expect(key);
+    for (i, line) in shown["mix"].as_array().expect("the mix").iter().enumerate() {
+        let step = line["first_step"].as_u64().expect("a step");
+        let of = |lines: &Value| {
+            let lines = lines.as_array().expect("lines").clone();
+            lines.into_iter().find(|line| line["first_step"] == step)
+        };
+        // Where a line begins in both, the mix is three parts code and one part the rest.
+        if let (Some(code), Some(rest)) = (of(&own["lines"]), of(&shown["lines"])) {
+            for key in ["s3_share", "expected_masked_fraction", "expected_scored_tokens"] {
+                let mixed = 0.75 * at(&code, key) + 0.25 * at(&rest, key);
+                assert!((at(line, key) - mixed).abs() < 1e-12, "line {i}, {key}");
+            }
+        }
+    }
+    house.stdout(&["show", "--manifest", "run.yaml", "--html", "a.html", BY_SOURCE]);
+    let page = fs::read_to_string(house.path("a.html")).expect("the page");
+    assert_self_contained(&page);
+    assert!(page.contains("<h2>Source code, 75% of the rows</h2>"));
+    let (code, stderr) =
+        house.refused(&["show", "--manifest", "run.yaml", "curriculum.sources.cod.p1=1"]);
+    assert!(code == 2 && stderr.contains("did you mean `code`?"), "{stderr}");
+}
+
+#[test]
+fn draw_goes_by_the_schedules_of_a_rows_source() {
+    let house = House::with_shards();
+    let drawn =
+        |own: &str| house.json(&["draw", "--manifest", "run.yaml", "--step", "55", "--json", own]);
+    let (plain, own) = (
+        drawn("curriculum.p3=0"),
+        drawn("curriculum={p3: 0, sources: {code: {p3: 1, block_sizes: 3}}}"),
+    );
+    let rows = |value: &Value| value["rows"].as_array().expect("rows").clone();
+    let mut blocks = 0;
+    for (plain, own) in rows(&plain).iter().zip(&rows(&own)) {
+        assert_eq!(plain["key"], own["key"]);
+        if own["source"] == "code" {
+            assert_eq!(own["block_size"], 3);
+            blocks += 1;
+        } else {
+            assert_eq!(plain["masked"], own["masked"]);
+        }
+    }
+    assert!(blocks > 0);
 }
 
 /// What the trainer's feed does for a position, from the same public functions.

@@ -70,7 +70,7 @@ impl HeldOutRows {
             score_pads: feed.recipe.score_pads,
         };
         rows.iter()
-            .map(|&row| feed.prepare_row(Position { row, epoch: 0 }, &settings, &context))
+            .map(|&row| feed.prepare_row(Position { row, epoch: 0 }, |_| &settings, &context))
             .collect()
     }
 }

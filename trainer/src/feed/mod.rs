@@ -12,9 +12,9 @@ pub use held_out::HeldOutRows;
 pub use prepare::{Prepared, StepTally};
 
 use crate::engine::Batch;
-use coda_curriculum::{Context, Settings, SpecialIds};
+use coda_curriculum::{Context, Curriculum, Settings, SpecialIds};
 use coda_manifests::Manifest;
-use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceRange};
+use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceEntry, SourceRange};
 use coda_stages::Recipe;
 use prepare::prepare;
 use rayon::prelude::*;
@@ -25,6 +25,8 @@ pub struct Feed {
     set: ShardSet,
     order: Order,
     recipe: Recipe,
+    /// What holds for the rows of each source, by the number that rows have for it.
+    curricula: Vec<Curriculum>,
 }
 
 /// A feed that cannot be made or read.
@@ -96,7 +98,9 @@ impl Feed {
     /// If the set does not fit, or there is nothing to train on.
     pub fn new(set: ShardSet, ranges: &[SourceRange], recipe: &Recipe) -> Result<Self, FeedError> {
         let order = Order::new(recipe.seed, ranges)?;
-        Ok(Self { set, order, recipe: recipe.clone() })
+        let of = |source: &SourceEntry| recipe.curriculum.of_source(&source.name);
+        let curricula = set.sources().iter().map(of).collect();
+        Ok(Self { set, order, recipe: recipe.clone(), curricula })
     }
 
     /// The shard set.
@@ -117,11 +121,12 @@ impl Feed {
         self.recipe.global_batch
     }
 
-    /// What the curriculum says at step `step`.
+    /// What the curriculum says at step `step`, for the rows of each source.
     #[must_use]
-    pub fn settings(&self, step: u64) -> (Settings, Context) {
-        let settings = self.recipe.curriculum.settings(self.recipe.progress(step));
-        (settings, self.recipe.curriculum.context(step))
+    pub fn settings(&self, step: u64) -> (Vec<Settings>, Context) {
+        let progress = self.recipe.progress(step);
+        let settings = self.curricula.iter().map(|curriculum| curriculum.settings(progress));
+        (settings.collect(), self.recipe.curriculum.context(step))
     }
 
     /// Which rows step `step` reads.
@@ -141,21 +146,23 @@ impl Feed {
         part.into_par_iter()
             .map(|i| {
                 let position = self.order.at(first + u64::from(i));
-                self.prepare_row(position, &settings, &context)
+                self.prepare_row(position, |source| &settings[source], &context)
             })
             .collect()
     }
 
-    fn prepare_row(
+    /// `settings` gives those of a source by its number, which the shard set has checked.
+    fn prepare_row<'a>(
         &self,
         position: Position,
-        settings: &Settings,
+        settings: impl Fn(usize) -> &'a Settings,
         context: &Context,
     ) -> Result<Prepared, FeedError> {
         let specials = self.set.specials();
         let ids = SpecialIds { mask: specials.mask, pad: specials.pad };
         let documents = self.recipe.document_attention.then_some(specials.eos);
         let row = self.set.row(position.row)?;
+        let settings = settings(usize::from(row.source));
         Ok(prepare(position, &row, settings, context, ids, documents))
     }
 

@@ -1,0 +1,93 @@
+//! Schedules that could not be drawn from, and sources that do not exist.
+
+use super::{Checked, problem, require, share};
+use crate::{ConditionedSpan, Manifest, Schedule, Stage, load::nearest};
+
+/// The keys that a source may have for itself.
+struct Schedules<'a> {
+    strategies: [(&'static str, Option<&'a Schedule<f64>>); 3],
+    block_sizes: Option<&'a Schedule<Vec<u32>>>,
+    sampling_eps: Option<&'a Schedule<f64>>,
+}
+
+pub(super) fn check(manifest: &Manifest) -> Checked {
+    let curriculum = &manifest.curriculum;
+    let all = Schedules {
+        strategies: [
+            ("p1", curriculum.p1.as_ref()),
+            ("p2", curriculum.p2.as_ref()),
+            ("p3", curriculum.p3.as_ref()),
+        ],
+        block_sizes: curriculum.block_sizes.as_ref(),
+        sampling_eps: curriculum.sampling_eps.as_ref(),
+    };
+    check_schedules("curriculum", &all)?;
+    if let Some(ConditionedSpan::Ratio(ratio)) = curriculum.conditioned_span {
+        share("curriculum.conditioned_span.ratio", ratio, false)?;
+        require(manifest.stage == Stage::Post, "curriculum.conditioned_span", || {
+            "only rows of stage post have prompts".to_owned()
+        })?;
+    }
+    let names: Vec<&str> =
+        manifest.data.sources.iter().map(|source| source.name.as_str()).collect();
+    for (name, own) in &curriculum.sources {
+        let key = format!("curriculum.sources.{name}");
+        if !names.contains(&name.as_str()) {
+            let hint = match nearest(name, &names) {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => format!("the sources are {}", names.join(", ")),
+            };
+            return Err(problem(key, "data.sources has no source of this name").hint(&hint));
+        }
+        let own = Schedules {
+            strategies: [("p1", own.p1.as_ref()), ("p2", own.p2.as_ref()), ("p3", own.p3.as_ref())],
+            block_sizes: own.block_sizes.as_ref(),
+            sampling_eps: own.sampling_eps.as_ref(),
+        };
+        check_schedules(&key, &own)?;
+    }
+    Ok(())
+}
+
+fn check_schedules(key: &str, schedules: &Schedules<'_>) -> Checked {
+    for (name, schedule) in schedules.strategies {
+        check_schedule(&format!("{key}.{name}"), schedule, "a probability from 0 to 1", |p| {
+            (0.0..=1.0).contains(p)
+        })?;
+    }
+    let eps = format!("{key}.sampling_eps");
+    check_schedule(&eps, schedules.sampling_eps, "above 0 and at most 1", |eps| {
+        *eps > 0.0 && *eps <= 1.0
+    })?;
+    let key = format!("{key}.block_sizes");
+    let sizes = schedules.block_sizes;
+    check_schedule(&key, sizes, "a list of sizes of 1 or more", |sizes| {
+        !sizes.is_empty() && sizes.iter().all(|&size| size > 0)
+    })?;
+    if sizes.is_some_and(Schedule::is_ramp) {
+        return Err(problem(key, "a list of sizes cannot ramp").hint(
+            "use `phases: [[2, 4], [8, 16]]`, `piecewise: [[0, [4]], [500, [8]]]` or \
+             `epochs: [[4], [8]]`",
+        ));
+    }
+    Ok(())
+}
+
+fn check_schedule<T: std::fmt::Debug>(
+    key: &str,
+    schedule: Option<&Schedule<T>>,
+    expected: &str,
+    holds: impl Fn(&T) -> bool,
+) -> Checked {
+    let Some(schedule) = schedule else { return Ok(()) };
+    let values = schedule.values();
+    require(!values.is_empty(), key, || "the list has no values".to_owned())?;
+    if let Some(step) = schedule.step_out_of_order() {
+        return Err(problem(key, format!("step {step} does not come after the one before it"))
+            .hint("the steps of a piecewise schedule ascend"));
+    }
+    match values.into_iter().find(|value| !holds(value)) {
+        Some(value) => Err(problem(key, format!("{value:?} is not {expected}"))),
+        None => Ok(()),
+    }
+}
