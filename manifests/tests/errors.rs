@@ -101,27 +101,6 @@ fn values_that_do_not_fit() {
         ("paths: [docs.jsonl]", "paths: []"),
         ("paths: [docs.jsonl]", "paths: docs.jsonl"),
         ("  out: shards\n", ""),
-        ("p1: 0.01", "p1: 1.5"),
-        ("p1: 0.01", "p1: {epochs: []}"),
-        ("p1: 0.01", "p1: {epochs: [0.1, x]}"),
-        ("p1: 0.01", "p1: {epochs: [0.1], phases: [0.1]}"),
-        ("p1: 0.01", "p1: {}"),
-        ("p1: 0.01", "p1: {cosine: {to: 0.5}}"),
-        ("p1: 0.01", "p1: {cosine: {to: 1.5, steps: 9}}"),
-        ("p1: 0.01", "p1: {piecewise: []}"),
-        ("p1: 0.01", "p1: {piecewise: [0.1, 0.2]}"),
-        ("p1: 0.01", "p1: {piecewise: [[0, 0.1, 3]]}"),
-        ("p1: 0.01", "p1: {piecewise: [[-1, 0.1]]}"),
-        ("p1: 0.01", "p1: {piecewise: [[5, 0.1], [5, 0.2]]}"),
-        ("p1: 0.01", "block_sizes: {cosine: {from: [2], to: [4], steps: 3}}"),
-        ("p1: 0.01", "sources: {dosc: {p1: 0.1}}"),
-        ("p1: 0.01", "sources: {zzz: {p1: 0.1}}"),
-        ("p1: 0.01", "sources: {docs: {p1: 2}}"),
-        ("p1: 0.01", "sources: {docs: {block_sizes: {linear: {from: 1, to: 2, steps: 3}}}}"),
-        ("p1: 0.01", "block_sizes: [4, 0]"),
-        ("p1: 0.01", "block_sizes: {linear: {from: [2], to: [4], steps: 3}}"),
-        ("p1: 0.01", "conditioned_span: {ratio: 0.1}"),
-        ("p1: 0.01", "sampling_eps: 0"),
         ("tokens: 1.5M", "weight: 0"),
         ("tokens: 1.5M", "weight: .inf"),
         ("tokens: 1.5M", "epochs: 0"),
@@ -150,6 +129,53 @@ small.yaml:11:14: data.sources.0.paths: there are no paths
 small.yaml:11:14: data.sources.0.paths: invalid type: string "docs.jsonl", expected a list
 small.yaml:7:3: data: the key `out` is missing
   hint: docs/manifest.md says what `out` is
+small.yaml:12:15: data.sources.0.weight: 0 is not above 0
+small.yaml:12:15: value `.inf` is not a finite number
+  hint: docs/manifest.md shows what a manifest looks like
+small.yaml:12:15: data.sources.0.epochs: 0 is not above 0
+small.yaml:12:15: data.sources.0.epochs: this source has epochs and "docs" has a weight
+  hint: epochs are weights in units of rows: give one kind
+small.yaml:9:12: data.packing: invalid value: string "first-fit", expected one of concat, best-fit
+small.yaml:12:13: data.sources.0.kind: sources of kind sft belong to stage post
+  hint: stage post reads `kind: sft`, stages pre and mid read `kind: text`
+small.yaml:12:15: data.sources.0.fields: only sources of kind sft have fields; text sources have text_field
+small.yaml:10:13: data.sources.0.name: "a\nb" is not a name of letters, digits and -_.+/
+small.yaml:16:10: train.steps: 0 is not above 0
+small.yaml:16:16: train.micro_batch: 3 does not divide global_batch, 8
+small.yaml:16:21: train.optimizer.kind: invalid value: string "sgd", expected one of adafactor, adamw
+small.yaml:16:22: train.optimizer.betas: 3 values where 2 were expected
+small.yaml:16:22: train.optimizer.betas: invalid length 1, expected an array of length 2
+small.yaml:17:39: train.lr.warmup_ratio: give warmup_steps or warmup_ratio, not both
+small.yaml:15:8: model.num_hidden_layers: it is missing: a shape is given as a whole
+  hint: give all of hidden_size, num_hidden_layers, intermediate_size, num_attention_heads, num_key_value_heads, head_dim and vocab_size, or none
+"#);
+}
+
+#[test]
+fn schedules_that_do_not_fit() {
+    assert_snapshot!(edited(&[
+        ("p1: 0.01", "p1: 1.5"),
+        ("p1: 0.01", "p1: {epochs: []}"),
+        ("p1: 0.01", "p1: {epochs: [0.1, x]}"),
+        ("p1: 0.01", "p1: {epochs: [0.1], phases: [0.1]}"),
+        ("p1: 0.01", "p1: {}"),
+        ("p1: 0.01", "p1: {cosine: {to: 0.5}}"),
+        ("p1: 0.01", "p1: {cosine: {to: 1.5, steps: 9}}"),
+        ("p1: 0.01", "p1: {piecewise: []}"),
+        ("p1: 0.01", "p1: {piecewise: [0.1, 0.2]}"),
+        ("p1: 0.01", "p1: {piecewise: [[0, 0.1, 3]]}"),
+        ("p1: 0.01", "p1: {piecewise: [[-1, 0.1]]}"),
+        ("p1: 0.01", "p1: {piecewise: [[5, 0.1], [5, 0.2]]}"),
+        ("p1: 0.01", "block_sizes: {cosine: {from: [2], to: [4], steps: 3}}"),
+        ("p1: 0.01", "sources: {dosc: {p1: 0.1}}"),
+        ("p1: 0.01", "sources: {zzz: {p1: 0.1}}"),
+        ("p1: 0.01", "sources: {docs: {p1: 2}}"),
+        ("p1: 0.01", "sources: {docs: {block_sizes: {linear: {from: 1, to: 2, steps: 3}}}}"),
+        ("p1: 0.01", "block_sizes: [4, 0]"),
+        ("p1: 0.01", "block_sizes: {linear: {from: [2], to: [4], steps: 3}}"),
+        ("p1: 0.01", "conditioned_span: {ratio: 0.1}"),
+        ("p1: 0.01", "sampling_eps: 0"),
+    ]), @r#"
 small.yaml:14:7: curriculum.p1: 1.5 is not a probability from 0 to 1
 small.yaml:14:7: curriculum.p1: the list has no values
 small.yaml:14:22: curriculum.p1.epochs.1: invalid type: string "x", expected a number
@@ -178,25 +204,6 @@ small.yaml:14:16: curriculum.block_sizes: a list of sizes cannot ramp
   hint: use `phases: [[2, 4], [8, 16]]`, `piecewise: [[0, [4]], [500, [8]]]` or `epochs: [[4], [8]]`
 small.yaml:14:21: curriculum.conditioned_span: only rows of stage post have prompts
 small.yaml:14:17: curriculum.sampling_eps: 0.0 is not above 0 and at most 1
-small.yaml:12:15: data.sources.0.weight: 0 is not above 0
-small.yaml:12:15: value `.inf` is not a finite number
-  hint: docs/manifest.md shows what a manifest looks like
-small.yaml:12:15: data.sources.0.epochs: 0 is not above 0
-small.yaml:12:15: data.sources.0.epochs: this source has epochs and "docs" has a weight
-  hint: epochs are weights in units of rows: give one kind
-small.yaml:9:12: data.packing: invalid value: string "first-fit", expected one of concat, best-fit
-small.yaml:12:13: data.sources.0.kind: sources of kind sft belong to stage post
-  hint: stage post reads `kind: sft`, stages pre and mid read `kind: text`
-small.yaml:12:15: data.sources.0.fields: only sources of kind sft have fields; text sources have text_field
-small.yaml:10:13: data.sources.0.name: "a\nb" is not a name of letters, digits and -_.+/
-small.yaml:16:10: train.steps: 0 is not above 0
-small.yaml:16:16: train.micro_batch: 3 does not divide global_batch, 8
-small.yaml:16:21: train.optimizer.kind: invalid value: string "sgd", expected one of adafactor, adamw
-small.yaml:16:22: train.optimizer.betas: 3 values where 2 were expected
-small.yaml:16:22: train.optimizer.betas: invalid length 1, expected an array of length 2
-small.yaml:17:39: train.lr.warmup_ratio: give warmup_steps or warmup_ratio, not both
-small.yaml:15:8: model.num_hidden_layers: it is missing: a shape is given as a whole
-  hint: give all of hidden_size, num_hidden_layers, intermediate_size, num_attention_heads, num_key_value_heads, head_dim and vocab_size, or none
 "#);
 }
 
