@@ -153,7 +153,7 @@ def meaning(shards: ShardSet) -> str:
 
 
 def types(bench: Bench) -> str:
-    """The package with its torch module, and the example, as mypy sees them."""
+    """The package with its torch module, as `mypy --strict` sees it."""
     command = [sys.executable, "-m", "mypy", "--config-file", str(PACKAGE / "pyproject.toml")]
     command += ["--cache-dir", str(bench.work / "mypy"), str(PACKAGE / "coda_shards")]
     done = subprocess.run(command, capture_output=True, check=False)
