@@ -128,6 +128,16 @@ def _metadata(table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata({**table.schema.metadata, b"coda.mask": b"7"})
 
 
+def _offsets(table: pa.Table) -> pa.Table:
+    """Lists of segments that overlap: the second row's end lies before its start."""
+    segments = table.column("segments").combine_chunks()
+    ends = segments.offsets.to_pylist()
+    ends[2] = ends[1] - 1
+    field = table.schema.field("segments")
+    lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), segments.values, type=field.type)
+    return table.set_column(table.schema.get_field_index("segments"), field, lists)
+
+
 def _swap(folder: Path) -> None:
     """Each shard under the other's name, and their lengths exchanged in the index."""
     sizes = [(folder / name).stat().st_size for name in (FIRST, LAST)]
@@ -162,6 +172,7 @@ FAULTS: list[tuple[Fault, str, str]] = [
     (_index(specials__mask=None), "index.json", "mask"),
     (lambda f: (f / LAST).unlink(), LAST, "is not there, but index.json lists it"),
     (lambda f: _cut(f, 1000, honest=False), FIRST, "has 1000 bytes, index.json says"),
+    (lambda f: (f / FIRST).write_bytes((f / FIRST).read_bytes() + b"x"), FIRST, "index.json says"),
     (lambda f: _cut(f, 0, honest=True), FIRST, "is not an Arrow IPC file"),
     (lambda f: _cut(f, 1000, honest=True), FIRST, "is not an Arrow IPC file"),
     (_index(row_length=32, rows_per_batch=65536), FIRST, "column tokens is fixed_size_list"),
@@ -177,6 +188,7 @@ FAULTS: list[tuple[Fault, str, str]] = [
     (_rewritten(_column("prefix_len", [2**32 - 1])), FIRST, "a prefix_len is greater"),
     (_rewritten(_column("source", [2])), FIRST, "a source is not below 2"),
     (_rewritten(_column("segments", [[0, 16]])), FIRST, "a segment starts at 16 or later"),
+    (_rewritten(_offsets), FIRST, "the offsets of a list do not ascend"),
     (_rewritten(_column("maskable", [[{"start": 9, "len": 2**32 - 1}]])), FIRST, "ends after 16"),
     (_rewritten(_column("row_key", [None])), FIRST, "has nulls"),
 ]  # fmt: skip
