@@ -38,6 +38,7 @@ def judge(bench: Bench) -> Iterator[str]:
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     for noise in NOISES:
         yield splits(shards, noise)
+    yield spawned(shards)
     yield resumed(shards)
     yield meaning(shards)
     yield types(bench)
@@ -106,6 +107,17 @@ def splits(shards: ShardSet, noise: Noise) -> str:
             equal(f"{ranks} ranks, batch {number}", joined, theirs)
             same("positions", {part["position"] for part in ours}, {theirs["position"]})
     return f"{noise}: {len(whole)} batches, the same from 0, 1, 3 workers and 1, 2, 3 ranks"
+
+
+def spawned(shards: ShardSet) -> str:
+    """Workers that share nothing with this process open the set themselves."""
+    whole = batches(shards, Bd3lm(16), weights={"functions": 1.0})
+    loader = batches(shards, Bd3lm(16), weights={"functions": 1.0}).loader(
+        num_workers=2, multiprocessing_context="spawn"
+    )
+    for number, (ours, theirs) in enumerate(zip(loader, whole, strict=True)):
+        equal(f"spawned workers, batch {number}", ours, theirs)
+    return "spawned workers give the same batches"
 
 
 def resumed(shards: ShardSet) -> str:
