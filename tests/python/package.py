@@ -17,9 +17,10 @@ from coda_shards.difference import Difference, holds, same
 def check_package(folder: Path, packed: Path, work: Path) -> str:
     """Builds and installs the wheel, runs the README's start on a set, and has mypy read it all."""
     work.mkdir()
-    # A copy: building leaves files beside the sources.
+    # A copy: building leaves files beside the sources, and an earlier build's may lie there.
     source = work / "source"
-    shutil.copytree(folder, source, ignore=shutil.ignore_patterns("__pycache__"))
+    left = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    shutil.copytree(folder, source, ignore=left)
     pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work)]
     _run([*build, str(source)], work)
@@ -28,7 +29,9 @@ def check_package(folder: Path, packed: Path, work: Path) -> str:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         told = archive.read(metadata).decode()
-    here = [path for path in folder.rglob("*") if path.suffix == ".py" or path.name == "py.typed"]
+    here = [
+        p for p in (folder / "coda_shards").rglob("*") if p.suffix == ".py" or p.name == "py.typed"
+    ]
     same("files of the wheel", sorted(inside), sorted(str(p.relative_to(folder)) for p in here))
     needed = re.findall(r"^Requires-Dist: (\w+)[^;\n]*$", told, re.MULTILINE)
     same("what the wheel needs", needed, ["numpy", "pyarrow"])
