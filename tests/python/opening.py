@@ -53,6 +53,7 @@ def _check_access(shards: ShardSet) -> None:
     same("a slice", shards[1:5:2].number.tolist(), [1, 3])
     same("none taken", shards.take([]).tokens.shape, (0, shards.row_length))
 
+    shards.verify()
     allocated = pa.total_allocated_bytes()
     tokens = ShardSet(shards.directory)[3].tokens
     same("bytes that reading a row allocated", pa.total_allocated_bytes() - allocated, 0)

@@ -114,6 +114,16 @@ class ShardSet:
             maskable=[c.maskable(at) for c, at in found],
         )
 
+    def verify(self) -> None:
+        """Holds every sum and every column against the format; reads all files.
+
+        Raises `coda_shards.difference.Difference`, which names the place. Needs the extra `verify`.
+        """
+        # Its hashes are no part of what a reader needs.
+        from coda_shards.verify import verify
+
+        verify(self.directory)
+
     def _find(self, row: int) -> tuple[Columns, int]:
         """The record batch of a row, and its place there."""
         number = row + len(self) if row < 0 else row
