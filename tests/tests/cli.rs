@@ -61,7 +61,7 @@ fn help_texts() {
             "coda-ingest",
             ["", "inspect", "verify", "fetch", "merge", "presets", "train-tokenizer"].as_slice(),
         ),
-        ("coda-curriculum", &["", "show", "draw"]),
+        ("coda-curriculum", &["", "show", "draw", "diff"]),
         ("coda-trainer", &["", "sample", "eval", "plan", "inspect", "verify", "export", "check"]),
     ] {
         for command in commands {

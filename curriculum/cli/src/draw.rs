@@ -2,16 +2,18 @@
 
 use crate::{
     ManifestArgs,
-    run::{Data, Resolved, view},
+    rows::{self, RowText},
+    run::{Data, Resolved, view, write},
     table::{align, number},
-    text::{self, Marks},
+    text::{self, Marks, Part},
 };
 use clap::Args;
 use coda_cli::{Failure, print_json, print_text};
-use coda_curriculum::{MaskPlan, plan_row};
+use coda_curriculum::{MaskPlan, SpecialIds, apply, plan_row};
 use coda_shards::Row;
 use serde::Serialize;
 use std::{
+    fmt::Write as _,
     io::{IsTerminal as _, stdout},
     ops::Range,
     path::PathBuf,
@@ -37,11 +39,17 @@ pub(crate) struct DrawArgs {
     #[arg(long, value_name = "N")]
     step: u64,
     /// Print one JSON object.
-    #[arg(long, conflicts_with = "text")]
+    #[arg(long, conflicts_with_all = ["text", "html"])]
     json: bool,
+    /// With --json: also the ids that the model is to find and those that it sees.
+    #[arg(long, requires = "json")]
+    ids: bool,
     /// Print the rows' text with its masks.
     #[arg(long)]
     text: bool,
+    /// Write one self-contained page with the rows' text, coloured.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    html: Option<PathBuf>,
 }
 
 /// `A..B`.
@@ -82,6 +90,12 @@ struct Drawn {
     valid_len: u32,
     block_size: Option<u32>,
     masked: Vec<u32>,
+    /// The row after truncation: what is to be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clean: Option<Vec<u32>>,
+    /// The same with its masks: what the model sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noised: Option<Vec<u32>>,
 }
 
 #[derive(Serialize)]
@@ -109,7 +123,10 @@ pub(crate) fn run(args: &DrawArgs) -> Result<(), Failure> {
     if args.text {
         return print_text(&texts(args, data, &plans)?);
     }
-    let rows = plans.iter().map(|(visit, row, plan)| drawn(data, visit, row, plan)).collect();
+    if let Some(path) = &args.html {
+        return write(path, &html(args, &resolved, data, &plans)?);
+    }
+    let rows = plans.iter().map(|plan| drawn(data, plan, args.ids)).collect();
     if args.json {
         return print_json(&Report {
             step: args.step,
@@ -120,6 +137,9 @@ pub(crate) fn run(args: &DrawArgs) -> Result<(), Failure> {
     }
     print_text(&table(&rows))
 }
+
+/// A row, when it is visited, and what then happens to it.
+type Plan<'a> = (Visit, Row<'a>, MaskPlan);
 
 /// A row at its next turn.
 struct Visit {
@@ -173,7 +193,10 @@ fn strategies(plan: &MaskPlan) -> Vec<&'static str> {
     taken.into_iter().filter_map(|(taken, name)| taken.then_some(name)).collect()
 }
 
-fn drawn(data: &Data, visit: &Visit, row: &Row<'_>, plan: &MaskPlan) -> Drawn {
+fn drawn(data: &Data, (visit, row, plan): &Plan<'_>, with_ids: bool) -> Drawn {
+    let specials = data.set.specials();
+    let ids = SpecialIds { mask: specials.mask, pad: specials.pad };
+    let (clean, noised) = with_ids.then(|| apply(plan, row.tokens, ids)).unzip();
     Drawn {
         row: visit.row,
         key: format!("{:016x}", plan.row_key),
@@ -186,6 +209,8 @@ fn drawn(data: &Data, visit: &Visit, row: &Row<'_>, plan: &MaskPlan) -> Drawn {
         valid_len: plan.valid_len,
         block_size: plan.block_size,
         masked: plan.masked.clone(),
+        clean,
+        noised,
     }
 }
 
@@ -224,40 +249,66 @@ fn table(rows: &[Drawn]) -> String {
     align(&headings, &cells)
 }
 
-fn texts(
-    args: &DrawArgs,
-    data: &Data,
-    plans: &[(Visit, Row<'_>, MaskPlan)],
-) -> Result<String, Failure> {
-    let path = data.set.tokenizer_path();
-    let tokenizer = Tokenizer::from_file(&path).map_err(|error| {
-        Failure::incompatible(format!("cannot read the tokenizer {}: {error}", path.display()))
-    })?;
+fn texts(args: &DrawArgs, data: &Data, plans: &[Plan<'_>]) -> Result<String, Failure> {
+    let tokenizer = tokenizer(data)?;
     let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let marks = if colour { Marks::Colour } else { Marks::Plain };
     let mut page = text::legend(marks);
-    for (visit, row, plan) in plans {
-        let length = u32::try_from(row.tokens.len()).unwrap_or(u32::MAX);
-        let decode = |range: Range<u32>| {
-            tokenizer
-                .decode(&row.tokens[range.start as usize..range.end as usize], false)
-                .map_err(|error| Failure::incompatible(format!("row {}: {error}", visit.row)))
-        };
-        let head = format!(
-            "\n── row {} · {} · step {} · epoch {} · sigma {} · {} · {} of {length} masked\n",
-            visit.row,
-            data.source_name(row.source),
-            args.step,
-            visit.epoch,
-            number(plan.sigma),
-            heading(plan),
-            plan.masked.len()
-        );
-        page.push_str(&head);
-        page.push_str(&text::render(plan, length, marks, decode)?);
-        page.push('\n');
+    for plan in plans {
+        let parts = parts(&tokenizer, plan)?;
+        let head = headline(args.step, data, plan);
+        let _ = writeln!(page, "\n── {head}\n{}", text::render(&parts, marks));
     }
     Ok(page)
+}
+
+fn html(
+    args: &DrawArgs,
+    resolved: &Resolved,
+    data: &Data,
+    plans: &[Plan<'_>],
+) -> Result<String, Failure> {
+    let tokenizer = tokenizer(data)?;
+    let row = |plan| {
+        Ok(RowText { head: headline(args.step, data, plan), parts: parts(&tokenizer, plan)? })
+    };
+    let rows = plans.iter().map(row).collect::<Result<Vec<_>, Failure>>()?;
+    let masks: Vec<MaskPlan> = plans.iter().map(|(_, _, plan)| plan.clone()).collect();
+    let length = data.set.row_length();
+    Ok(rows::html(&resolved.manifest.name, args.step, length, &masks, &rows))
+}
+
+fn tokenizer(data: &Data) -> Result<Tokenizer, Failure> {
+    let path = data.set.tokenizer_path();
+    Tokenizer::from_file(&path).map_err(|error| {
+        Failure::incompatible(format!("cannot read the tokenizer {}: {error}", path.display()))
+    })
+}
+
+fn parts(tokenizer: &Tokenizer, (visit, row, plan): &Plan<'_>) -> Result<Vec<Part>, Failure> {
+    let decode = |range: Range<u32>| {
+        tokenizer
+            .decode(&row.tokens[range.start as usize..range.end as usize], false)
+            .map_err(|error| Failure::incompatible(format!("row {}: {error}", visit.row)))
+    };
+    text::parts(plan, length(row), row.valid_len, decode)
+}
+
+fn length(row: &Row<'_>) -> u32 {
+    u32::try_from(row.tokens.len()).unwrap_or(u32::MAX)
+}
+
+fn headline(step: u64, data: &Data, (visit, row, plan): &Plan<'_>) -> String {
+    format!(
+        "row {} · {} · step {step} · epoch {} · sigma {} · {} · {} of {} masked",
+        visit.row,
+        data.source_name(row.source),
+        visit.epoch,
+        number(plan.sigma),
+        heading(plan),
+        plan.masked.len(),
+        length(row)
+    )
 }
 
 fn heading(plan: &MaskPlan) -> String {

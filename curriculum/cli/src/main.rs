@@ -2,14 +2,19 @@
 //!
 //! * `show` lays the schedules out over the run, with what they come to on average.
 //! * `draw` shows the exact masks that the trainer will draw for given rows at a given step.
+//! * `diff` shows where two runs, or the two profiles, part.
 
 mod chart;
+mod compare;
+mod diff;
+mod differ;
 mod draw;
 mod heat;
 mod html;
 mod mix;
 mod page;
 mod plot;
+mod rows;
 mod run;
 mod show;
 mod table;
@@ -35,9 +40,11 @@ enum Command {
     Show(show::ShowArgs),
     /// The exact mask plans of rows at a step.
     Draw(draw::DrawArgs),
+    /// Where two runs show the model different things.
+    Diff(diff::DiffArgs),
 }
 
-/// What both commands read.
+/// A manifest and the changes to it.
 #[derive(Args)]
 struct ManifestArgs {
     /// The manifest of the run.
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Show(args) => show::run(&args)?,
             Command::Draw(args) => draw::run(&args)?,
+            Command::Diff(args) => diff::run(&args)?,
         }
         Ok::<_, Failure>(Exit::Done)
     })

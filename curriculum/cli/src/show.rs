@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::Args;
 use coda_cli::{Failure, print_json, print_text};
-use coda_curriculum::{Curriculum, MaskPlan, RowView, plan_row};
+use coda_curriculum::{Curriculum, MaskPlan, Progress, RowView, plan_row};
 use coda_shards::row_key;
 use coda_stages::Recipe;
 use std::path::PathBuf;
@@ -63,22 +63,32 @@ pub(crate) fn run(args: &ShowArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The run laid out over its steps, with the sources that have schedules of their own.
-pub(crate) fn timeline(resolved: &Resolved, wanted: Wanted) -> Timeline {
-    let recipe = &resolved.recipe;
-    let (progress, rate) = (|step| recipe.progress(step), |step| recipe.lr_at(step));
-    let run = |curriculum| Run {
+/// The run that a manifest describes, under one of its curricula.
+pub(crate) fn run_of<'a>(
+    resolved: &Resolved,
+    curriculum: &'a Curriculum,
+    progress: &'a dyn Fn(u64) -> Progress,
+    learning_rate: &'a dyn Fn(u64) -> f64,
+) -> Run<'a> {
+    Run {
         name: resolved.manifest.name.clone(),
         stage: resolved.stage_name().to_owned(),
         profile: resolved.profile_name().to_owned(),
         curriculum,
-        total_steps: recipe.total_steps,
+        total_steps: resolved.recipe.total_steps,
         global_batch: resolved.global_batch(),
-        row_length: recipe.row_length,
-        progress: &progress,
-        learning_rate: &rate,
+        row_length: resolved.recipe.row_length,
+        progress,
+        learning_rate,
         epochs_from: resolved.epochs_from(),
-    };
+    }
+}
+
+/// The run laid out over its steps, with the sources that have schedules of their own.
+pub(crate) fn timeline(resolved: &Resolved, wanted: Wanted) -> Timeline {
+    let recipe = &resolved.recipe;
+    let (progress, rate) = (|step| recipe.progress(step), |step| recipe.lr_at(step));
+    let run = |curriculum| run_of(resolved, curriculum, &progress, &rate);
     let mut timeline = Timeline::of(&run(&recipe.curriculum), wanted);
     if recipe.curriculum.sources.is_empty() {
         return timeline;

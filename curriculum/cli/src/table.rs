@@ -67,7 +67,7 @@ fn lines(lines: &[Line]) -> String {
 /// The cells of a line of the mix.
 pub(crate) fn mix_cells(line: &MixLine) -> [String; 8] {
     let (first, last) = (&line.first, &line.last);
-    let span = |show: fn(&Averages) -> String| between(&show(first), &show(last));
+    let span = |show: fn(&Averages) -> String| between(&show(first), &show(last), "→");
     [
         line.first_step.to_string(),
         line.steps.to_string(),
@@ -80,14 +80,15 @@ pub(crate) fn mix_cells(line: &MixLine) -> [String; 8] {
     ]
 }
 
-fn between(first: &str, last: &str) -> String {
-    if first == last { first.to_owned() } else { format!("{first}→{last}") }
+/// Two cells in one, or one if they are the same.
+pub(crate) fn between(first: &str, last: &str, sign: &str) -> String {
+    if first == last { first.to_owned() } else { format!("{first}{sign}{last}") }
 }
 
 /// One line's cells. `a→b` where a value changes within the line.
 pub(crate) fn cells(line: &Line) -> [String; 14] {
     let (first, last) = (&line.first, &line.last);
-    let span = |show: fn(&Values) -> String| between(&show(first), &show(last));
+    let span = |show: fn(&Values) -> String| between(&show(first), &show(last), "→");
     [
         line.epoch.to_string(),
         line.first_step.to_string(),
@@ -131,17 +132,18 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-fn sizes(sizes: &[u32]) -> String {
+/// `4,8,16`.
+pub(crate) fn sizes(sizes: &[u32]) -> String {
     sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Columns as wide as their widest cell, right-aligned, two spaces apart.
-pub(crate) fn align<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn align<R: AsRef<[String]>>(headings: &[&str], rows: &[R]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
+        let cells = rows.iter().map(|row| row.as_ref()[column].chars().count());
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let mut text = String::new();
     let mut push = |cells: &mut dyn Iterator<Item = &str>| {
         let cells = cells.zip(&widths).map(|(cell, &width)| format!("{cell:>width$}"));
@@ -150,7 +152,7 @@ pub(crate) fn align<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) 
     };
     push(&mut headings.iter().copied());
     for row in rows {
-        push(&mut row.iter().map(String::as_str));
+        push(&mut row.as_ref().iter().map(String::as_str));
     }
     text
 }

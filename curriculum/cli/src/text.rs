@@ -24,51 +24,88 @@ pub(crate) fn legend(marks: Marks) -> String {
     format!("{prefix}  {masked}  {cut}\n")
 }
 
-/// The row's text. `decode` turns the ids of a range of positions into text; tokens are decoded in
-/// runs of one kind, since a character may span several tokens.
-pub(crate) fn render<E>(
+/// A stretch of a row that has one thing happen to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Never masked: S1's prefix or the protected part of the prompt.
+    Prefix(String),
+    /// What the model has to find.
+    Masked(String),
+    /// What the model sees.
+    Open(String),
+    /// What S2 took away: the text that is there no more.
+    Cut { text: String, tokens: u32, masked: u32 },
+    /// The row's own padding.
+    Pads { tokens: u32, masked: u32 },
+}
+
+/// The row's parts in order. `own_valid` is where its own padding begins. `decode` turns the ids of a
+/// range of positions into text; tokens are decoded in runs of one kind, since a character may span
+/// several tokens.
+pub(crate) fn parts<E>(
     plan: &MaskPlan,
     length: u32,
-    marks: Marks,
+    own_valid: u32,
     mut decode: impl FnMut(Range<u32>) -> Result<String, E>,
-) -> Result<String, E> {
-    let mut text = String::new();
-    let kind = |position: u32| match plan.masked.binary_search(&position) {
-        Ok(_) => Kind::Masked,
-        Err(_) if position < plan.prefix_len => Kind::Prefix,
-        Err(_) => Kind::Open,
-    };
+) -> Result<Vec<Part>, E> {
+    let is_masked = |position: u32| plan.masked.binary_search(&position).is_ok();
+    let kind = |position: u32| (is_masked(position), position < plan.prefix_len);
     let valid = plan.valid_len.min(length);
+    let mut parts = Vec::new();
     let mut from = 0;
     while from < valid {
         let here = kind(from);
         let to = (from..valid).find(|&position| kind(position) != here).unwrap_or(valid);
-        let part = decode(from..to)?;
-        match here {
-            Kind::Prefix => text.push_str(&marks.prefix(&part)),
-            Kind::Masked => text.push_str(&marks.masked(&hide(&part))),
-            Kind::Open => text.push_str(&part),
-        }
+        let text = decode(from..to)?;
+        parts.push(match here {
+            (true, _) => Part::Masked(text),
+            (_, true) => Part::Prefix(text),
+            _ => Part::Open(text),
+        });
         from = to;
     }
-    if valid < length {
-        let masked = plan.masked.iter().filter(|&&position| position >= valid).count();
-        let what = if plan.s2 { "tokens cut off" } else { "pads" };
-        let mut note = format!("{CUT}[{} {what}", length - valid);
-        if masked > 0 {
-            let _ = write!(note, ", {masked} of them masked");
-        }
-        note.push(']');
-        text.push_str(&marks.cut(&note));
+    let count = |range: Range<u32>| {
+        let masked = plan.masked.iter().filter(|position| range.contains(position)).count();
+        u32::try_from(masked).unwrap_or(u32::MAX)
+    };
+    let pads = own_valid.clamp(valid, length);
+    if valid < pads {
+        let (text, masked) = (decode(valid..pads)?, count(valid..pads));
+        parts.push(Part::Cut { text, tokens: pads - valid, masked });
     }
-    Ok(text)
+    if pads < length {
+        parts.push(Part::Pads { tokens: length - pads, masked: count(pads..length) });
+    }
+    Ok(parts)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Prefix,
-    Masked,
-    Open,
+/// The parts as text for a terminal.
+pub(crate) fn render(parts: &[Part], marks: Marks) -> String {
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            Part::Prefix(part) => text.push_str(&marks.prefix(part)),
+            Part::Masked(part) => text.push_str(&marks.masked(&hide(part))),
+            Part::Open(part) => text.push_str(part),
+            Part::Cut { tokens, masked, .. } => {
+                text.push_str(&marks.cut(&note(*tokens, "tokens cut off", *masked)));
+            }
+            Part::Pads { tokens, masked } => {
+                text.push_str(&marks.cut(&note(*tokens, "pads", *masked)));
+            }
+        }
+    }
+    text
+}
+
+/// `▒[12 pads, 3 of them masked]`.
+pub(crate) fn note(tokens: u32, what: &str, masked: u32) -> String {
+    let mut note = format!("{CUT}[{tokens} {what}");
+    if masked > 0 {
+        let _ = write!(note, ", {masked} of them masked");
+    }
+    note.push(']');
+    note
 }
 
 /// A block for each character; lines stay where they are, so that code keeps its shape.
@@ -112,7 +149,7 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
-    use super::{Marks, render};
+    use super::{Marks, parts, render};
     use coda_curriculum::MaskPlan;
     use std::convert::Infallible;
 
@@ -130,25 +167,30 @@ mod tests {
         }
     }
 
-    fn show(plan: &MaskPlan, marks: Marks) -> String {
+    fn show(plan: &MaskPlan, own_valid: u32, marks: Marks) -> String {
         let words: Vec<&str> = "fn| f|()| {|\n|}".split('|').collect();
         let decode = |range: std::ops::Range<u32>| {
             let words = range.map(|i| *words.get(i as usize).unwrap_or(&"P"));
             Ok::<_, Infallible>(words.collect::<String>())
         };
-        render(plan, 8, marks, decode).unwrap_or_else(|never| match never {})
+        let parts = parts(plan, 8, own_valid, decode).unwrap_or_else(|never| match never {});
+        render(&parts, marks)
     }
 
     #[test]
     fn parts_are_marked_and_lines_stay() {
-        assert_eq!(show(&plan(false, 2, 6, &[2, 4]), Marks::Plain), "⟦fn f⟧██ {█\n}▒[2 pads]");
+        assert_eq!(show(&plan(false, 2, 6, &[2, 4]), 6, Marks::Plain), "⟦fn f⟧██ {█\n}▒[2 pads]");
         assert_eq!(
-            show(&plan(false, 0, 6, &[0, 6, 7]), Marks::Plain),
+            show(&plan(false, 0, 6, &[0, 6, 7]), 6, Marks::Plain),
             "██ f() {\n}▒[2 pads, 2 of them masked]"
         );
-        assert_eq!(show(&plan(true, 0, 3, &[1]), Marks::Plain), "fn██()▒[5 tokens cut off]");
+        assert_eq!(show(&plan(true, 0, 3, &[1]), 8, Marks::Plain), "fn██()▒[5 tokens cut off]");
         assert_eq!(
-            show(&plan(true, 1, 3, &[1]), Marks::Colour),
+            show(&plan(true, 0, 3, &[1]), 6, Marks::Plain),
+            "fn██()▒[3 tokens cut off]▒[2 pads]"
+        );
+        assert_eq!(
+            show(&plan(true, 1, 3, &[1]), 8, Marks::Colour),
             "\u{1b}[36mfn\u{1b}[0m\u{1b}[33m██\u{1b}[0m()\u{1b}[31m▒[5 tokens cut off]\u{1b}[0m"
         );
     }

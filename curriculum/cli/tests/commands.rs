@@ -434,6 +434,71 @@ fn draw_shows_text_with_plain_marks() {
 }
 
 #[test]
+fn draw_has_the_ids_and_a_page_of_the_rows() {
+    let house = House::with_shards();
+    let args = ["draw", "--manifest", "run.yaml", "--step", "50", "--rows", "7..9", "--json"];
+    assert!(house.json(&args)["rows"][0]["clean"].is_null(), "ids only when asked for");
+    let drawn = house.json(&[args.as_slice(), &["--ids"]].concat());
+    for row in drawn["rows"].as_array().expect("rows") {
+        let ids = |key: &str| row[key].as_array().expect(key).clone();
+        let (clean, noised, masked) = (ids("clean"), ids("noised"), ids("masked"));
+        for (position, (clean, noised)) in clean.iter().zip(&noised).enumerate() {
+            let hidden = masked.contains(&Value::from(position));
+            assert_eq!(*noised, if hidden { Value::from(SPECIALS.mask) } else { clean.clone() });
+        }
+    }
+    let page = ["draw", "--manifest", "run.yaml", "--step", "90", "--html", "rows.html"];
+    assert_eq!(house.stdout(&page), "");
+    let text = fs::read_to_string(house.path("rows.html")).expect("the page");
+    assert_self_contained(&text);
+    assert_eq!(text.matches("<details open>").count(), 4, "a row each of the batch");
+    assert!(text.contains("<mark class=\"hidden\">w"), "masked words can be read");
+}
+
+#[test]
+fn diff_says_where_two_runs_part() {
+    let house = House::new();
+    insta::assert_snapshot!(house.stdout(&["diff", "run.yaml", "--profiles"]));
+    assert!(house.stdout(&["diff", "run.yaml", "run.yaml"]).contains("The model sees the same."));
+    let raised = house.json(&["diff", "run.yaml", "curriculum.p1=0.5", "--json"]);
+    assert_eq!(raised["same"], false);
+    let keys = raised["keys"].as_array().expect("keys");
+    assert_eq!((keys.len(), &keys[0]["key"]), (1, &Value::from("curriculum.p1")));
+    assert_eq!(keys[0]["b"], 0.5);
+    let block = &raised["blocks"][0];
+    for line in block["lines"].as_array().expect("lines") {
+        assert!(line["a"]["p1"].as_f64() < line["b"]["p1"].as_f64(), "{line}");
+    }
+    // S1 at its farthest: 1 % in the first epoch against a half.
+    let s1 =
+        block["largest"].as_array().expect("largest").iter().find(|l| l["what"] == "share of S1");
+    let s1 = s1.expect("S1 differs");
+    assert_eq!(
+        (s1["at"].as_f64(), s1["a"].as_f64(), s1["b"].as_f64()),
+        (Some(0.0), Some(0.01), Some(0.5))
+    );
+    // Runs of two lengths are laid over each other by their share.
+    let longer = MANIFEST.replace("steps: 100", "steps: 1000");
+    fs::write(house.path("long.yaml"), longer).expect("a longer run");
+    let long = house.json(&["diff", "run.yaml", "long.yaml", "--json", "curriculum.p2=0"]);
+    let keys = long["keys"].as_array().expect("keys");
+    assert_eq!((keys.len(), &keys[0]["key"]), (1, &Value::from("train.steps")));
+    assert_eq!(long["blocks"][0]["lines"], Value::from(Vec::<Value>::new()), "Table 3 fits both");
+    house.stdout(&["diff", "run.yaml", BY_SOURCE, "--html", "diff.html"]);
+    let page = fs::read_to_string(house.path("diff.html")).expect("the page");
+    assert_self_contained(&page);
+    assert!(page.contains("Source code, where the schedules part") && page.contains("Share of S3"));
+    for wrong in [
+        &["diff", "run.yaml"][..],
+        &["diff", "run.yaml", "a", "b"],
+        &["diff", "run.yaml", "a", "--profiles"],
+    ] {
+        let (code, stderr) = house.refused(wrong);
+        assert!(code == 2 && stderr.contains("hint: diff A B compares"), "{stderr}");
+    }
+}
+
+#[test]
 fn mistakes_have_their_exit_codes_and_a_hint() {
     let house = House::with_shards();
     let hinted = |args: &[&str]| {

@@ -1,0 +1,88 @@
+//! `coda-curriculum diff`: where two runs show the model different things.
+
+use crate::{
+    ManifestArgs, compare, differ,
+    run::{Resolved, write},
+};
+use clap::Args;
+use coda_cli::{Failure, print_json, print_text};
+use std::path::PathBuf;
+
+/// Compares what two runs show the model: the keys that differ, the schedules where they part, and the
+/// largest differences of what they come to.
+///
+/// `diff A B`: two manifests. `diff A --profiles`: one manifest under both profiles.
+/// `diff A KEY=VALUE…`: one manifest as it is and with keys changed. Runs of different lengths are
+/// compared at the same share of the run.
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    /// The one manifest.
+    #[arg(value_name = "A")]
+    a: PathBuf,
+    /// The other manifest; and keys to change, in both manifests if there are two.
+    #[arg(value_name = "B | KEY=VALUE")]
+    rest: Vec<String>,
+    /// Compare the manifest under the profiles coda-paper and coda-repo.
+    #[arg(long)]
+    profiles: bool,
+    /// Assume that so many rows will be trained on, in both runs.
+    #[arg(long, value_name = "N")]
+    rows: Option<u64>,
+    /// Print one JSON object.
+    #[arg(long, conflicts_with = "html")]
+    json: bool,
+    /// Write one self-contained page with both schedules in one picture.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// What a side is called, and how it is read.
+struct Side {
+    name: String,
+    args: ManifestArgs,
+}
+
+pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
+    let [a, b] = sides(args)?;
+    let load = |side: &Side| Resolved::load(&side.args, None, args.rows);
+    let (left, right) = (load(&a)?, load(&b)?);
+    let diff = compare::runs((a.name, &left), (b.name, &right));
+    if args.json {
+        return print_json(&diff);
+    }
+    match &args.html {
+        Some(path) => write(path, &differ::html(&diff)),
+        None => print_text(&differ::text(&diff)),
+    }
+}
+
+fn sides(args: &DiffArgs) -> Result<[Side; 2], Failure> {
+    let (manifests, overrides): (Vec<&String>, Vec<&String>) =
+        args.rest.iter().partition(|text| !text.contains('='));
+    let side = |name: String, manifest: &PathBuf, overrides: Vec<String>| Side {
+        name,
+        args: ManifestArgs { manifest: manifest.clone(), overrides },
+    };
+    let shown = args.a.display().to_string();
+    let changes: Vec<String> = overrides.into_iter().cloned().collect();
+    match (manifests.as_slice(), args.profiles) {
+        ([], true) => Ok(["coda-paper", "coda-repo"].map(|profile| {
+            let mut changes = changes.clone();
+            changes.push(format!("profile={profile}"));
+            side(format!("{shown} under {profile}"), &args.a, changes)
+        })),
+        ([], false) if !changes.is_empty() => {
+            let changed = format!("{shown} with {}", changes.join(" "));
+            Ok([side(shown, &args.a, Vec::new()), side(changed, &args.a, changes)])
+        }
+        ([b], false) => Ok([
+            side(shown, &args.a, changes.clone()),
+            side((*b).clone(), &PathBuf::from(b), changes),
+        ]),
+        _ => Err(Failure::usage("there is nothing to compare with, or more than two manifests")
+            .hint(
+                "diff A B compares two manifests, diff A --profiles one under both profiles, \
+             diff A KEY=VALUE one before and after",
+            )),
+    }
+}

@@ -1,0 +1,90 @@
+//! What `coda-curriculum draw` shows is what the trainer's feed makes: the same rows with the same ids,
+//! noise levels and scored positions, in every stage and profile, at any step, by source too.
+
+mod support;
+
+use coda_manifests::Manifest;
+use coda_shards::ShardSet;
+use coda_stages::Recipe;
+use coda_trainer::feed::{Feed, source_ranges};
+use serde_json::Value;
+use support::{GLOBAL_BATCH, Workplace};
+
+/// Schedules that move, so that a step's batch cannot be that of another.
+const MOVING: &str = "curriculum={p1: {linear: {to: 0.5, steps: 40}}, \
+                      p2: {piecewise: [[0, 0.1], [30, 0.6]]}, \
+                      p3: {cosine: {from: 0.1, to: 0.9, steps: 40}}, block_sizes: [2, 4], \
+                      sources: {code: {p3: 1, block_sizes: {piecewise: [[0, 2], [15, [3, 5]]]}, \
+                      sampling_eps: 0.2}}}";
+
+/// A feed as the trainer makes it.
+fn feed(work: &Workplace, stage: &str, overrides: &[&str]) -> Feed {
+    let path = work.path(&format!("{stage}.yaml"));
+    let manifest = Manifest::load(&path, overrides, &[]).expect("the manifest");
+    let set = ShardSet::open(work.path(&format!("shards/{stage}"))).expect("the shard set");
+    let ranges = source_ranges(&set, &manifest).expect("a set that fits");
+    let rows = manifest.data.pass_rows(|name| {
+        let named = ranges.iter().zip(set.sources()).find(|(_, source)| source.name == name);
+        named.map_or(0, |(range, _)| range.rows - range.held_out_rows)
+    });
+    let recipe = Recipe::resolve(&manifest, Some(rows)).expect("a recipe");
+    Feed::new(set, &ranges, &recipe).expect("a feed")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let numbers = value.as_array().expect("a list").iter();
+    numbers.map(|id| u32::try_from(id.as_u64().expect("an id")).expect("a u32")).collect()
+}
+
+#[test]
+fn what_is_drawn_is_what_is_trained_on() {
+    let work = Workplace::new();
+    let (mut masked, mut strategies) = (0, [0; 3]);
+    for (stage, changes) in [("pre", MOVING), ("mid", ""), ("post", "")] {
+        work.ingest(stage);
+        for profile in ["profile=coda-paper", "profile=coda-repo"] {
+            // The sets of both profiles have the same rows: only `overlong` differs, and none is.
+            let overrides: Vec<&str> =
+                [profile, changes].into_iter().filter(|change| !change.is_empty()).collect();
+            let feed = feed(&work, stage, &overrides);
+            let mask = feed.set().specials().mask;
+            for step in [0_u64, 17, 39] {
+                let manifest = format!("{stage}.yaml");
+                let number = step.to_string();
+                let args = ["draw", "--manifest", &manifest, "--step", &number, "--json", "--ids"];
+                let drawn = work.run("coda-curriculum", &args, &overrides).json();
+                let drawn = drawn["rows"].as_array().expect("rows");
+                // Split as an engine may split it: the batch is the same.
+                let mut rows = feed.prepare(step, 0..3).expect("rows");
+                rows.extend(feed.prepare(step, 3..GLOBAL_BATCH).expect("rows"));
+                let batch = feed.batch(&rows);
+                assert_eq!((drawn.len(), batch.rows), (rows.len(), GLOBAL_BATCH as usize));
+                for (i, (drawn, row)) in drawn.iter().zip(&rows).enumerate() {
+                    let place = format!("{stage}, {profile}, step {step}, row {i}");
+                    let part = i * batch.len..(i + 1) * batch.len;
+                    assert_eq!(drawn["row"], row.position.row, "{place}");
+                    assert_eq!(ids(&drawn["clean"]), batch.input_ids[part.clone()], "{place}");
+                    let noised = &batch.noised_ids[part];
+                    assert_eq!(ids(&drawn["noised"]), noised, "{place}");
+                    let sigma = drawn["sigma"].as_f64().expect("sigma");
+                    assert!((sigma - batch.sigma[i]).abs() < 1e-15, "{place}");
+                    // Scored is what is masked, but for position 0.
+                    let scored = (1..).zip(&noised[1..]).filter(|(_, id)| **id == mask);
+                    let scored: Vec<u32> = scored.map(|(position, _)| position).collect();
+                    let shown: Vec<u32> = ids(&drawn["masked"])
+                        .into_iter()
+                        .filter(|&position| position > 0)
+                        .collect();
+                    assert_eq!(shown, scored, "{place}");
+                    masked += scored.len();
+                    let taken = [row.plan.s1, row.plan.s2, row.plan.s3];
+                    for (count, taken) in strategies.iter_mut().zip(taken) {
+                        *count += usize::from(taken);
+                    }
+                }
+            }
+        }
+    }
+    // The batches must be telling.
+    assert!(masked > 1000 && strategies.iter().all(|&count| count > 5), "{masked} {strategies:?}");
+}
