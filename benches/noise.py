@@ -42,7 +42,7 @@ def batch() -> Batch:
         maskable=[np.array([[0, LENGTH]], dtype=np.uint32)] * ROWS,
     )
     zeros = np.zeros(ROWS, dtype=np.int64)
-    return Batch(rows, zeros, np.arange(ROWS), ROWS, 0, 0, 17, Specials(1, 2, 3))
+    return Batch(rows, zeros, np.arange(ROWS), ROWS, 0, 0, 17, Specials(1, 2, 3), ("all",))
 
 
 def main() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import Any
 
 from corpus import GLOBAL_BATCH, HELD_OUT, SEED, SPAN_RATIO, STEPS
-from noising import batch_of, check_coda
+from noising import batch_of, check_coda, coda
+from coda_shards import BySource
 from coda_shards.difference import holds, same, same_sequence
 from coda_shards.masks import Plan, Settings, plan
 from coda_shards.order import Order, SourceRows
@@ -31,10 +32,13 @@ class Case:
     score_pads: bool = False
     weights: Sequence[float] | None = None
     rows: tuple[int, int] | None = None
+    by_source: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def arguments(self) -> list[str]:
         """The command line after `coda-curriculum draw`."""
         overrides = [f"curriculum.{k}={json.dumps(v)}" for k, v in self.curriculum.items()]
+        for name, own in self.by_source.items():
+            overrides += [f"curriculum.sources.{name}.{k}={json.dumps(v)}" for k, v in own.items()]
         rows = [] if self.rows is None else ["--rows", f"{self.rows[0]}..{self.rows[1]}"]
         return [
             *("--json", "--manifest", self.manifest, "--step", str(self.step), *rows),
@@ -42,8 +46,8 @@ class Case:
             *overrides,
         ]
 
-    def settings(self, conditioned: bool) -> Settings:
-        """What the mask plans of the step depend on."""
+    def settings(self, conditioned: bool, source: str | None = None) -> Settings:
+        """What the mask plans of the step depend on, for the rows of a source with its own."""
         ratio = min(1.0, self.step / max(1.0, STEPS * SPAN_RATIO)) if conditioned else 1.0
         return Settings(
             profile=self.profile,
@@ -51,7 +55,7 @@ class Case:
             step=self.step,
             span_ratio=ratio,
             score_pads=self.score_pads,
-            **self.curriculum,
+            **{**self.curriculum, **self.by_source.get(source or "", {})},
         )
 
 
@@ -63,6 +67,11 @@ WEIGHTS = (1.0, 2.0, 0.5)
 _MIXED = _rates(0.3, 0.45, 0.5, 0.001, [2, 4, 8])
 _PADS = _rates(0.25, 0.0, 0.4, 0.01, [4, 16, 32])
 
+_OWN: dict[str, dict[str, Any]] = {
+    "code": {"p1": 0.9, "p3": 0.9, "block_sizes": [3, 5, 7]},
+    "odd": {"p2": 0.0, "sampling_eps": 0.5},
+}
+
 CASES = [
     Case("paper, packed", "packed.yaml", "coda-paper", 0, _MIXED),
     Case("paper, packed, later epoch", "packed.yaml", "coda-paper", 399, _MIXED),
@@ -70,6 +79,8 @@ CASES = [
     Case("paper, rows", "packed.yaml", "coda-paper", 3, _MIXED, rows=(500, 530)),
     Case("paper, weighted, rows", "weighted.yaml", "coda-paper", 9, _MIXED, weights=WEIGHTS,
          rows=(0, 20)),
+    Case("paper, by source", "packed.yaml", "coda-paper", 30, _MIXED, by_source=_OWN),
+    Case("repo, by source", "packed.yaml", "coda-repo", 31, _MIXED, by_source=_OWN),
     Case("repo, packed, blocks", "packed.yaml", "coda-repo", 5, _rates(0.3, 0.3, 0.01, 0.001, [3])),
     Case("repo, packed, batch block", "packed.yaml", "coda-repo", 77, _MIXED),
     Case("repo, packed, no blocks", "packed.yaml", "coda-repo", 6, _rates(0.3, 0.3, 0.0, 0.2, [3])),
@@ -105,10 +116,16 @@ def check_case(case: Case, shards: ShardSet, report: dict[str, Any]) -> None:
     rows = report["rows"]
     same_sequence(f"{case.name}: rows", [r["row"] for r in rows], [v[0] for v in visits])
     holds(f"{case.name}: there are rows", bool(rows))
-    settings = case.settings(conditioned=case.manifest == "pairs.yaml")
+    conditioned = case.manifest == "pairs.yaml"
+    names = tuple(source.name for source in shards.sources)
+    own = {name: case.settings(conditioned, name) for name in names}
     together = [shards[number] for number, _, _ in visits]
-    batch = batch_of(together, [e for _, e, _ in visits], case.step, SEED, shards.specials)
-    check_coda(case.name, batch, together, settings)
+    epochs = [epoch for _, epoch, _ in visits]
+    batch = batch_of(together, epochs, case.step, SEED, shards.specials, names)
+    common = coda(case.settings(conditioned))
+    noise = BySource({name: coda(own[name]) for name in case.by_source}, common)
+    settings = [own[names[row.source]] for row in together]
+    check_coda(case.name, batch, together, noise if case.by_source else common, settings)
     for found, (number, epoch, step) in zip(rows, visits):
         where = f"{case.name}, row {number}"
         row = shards[number]
@@ -116,9 +133,9 @@ def check_case(case: Case, shards: ShardSet, report: dict[str, Any]) -> None:
         same(f"{where}: visited_at_step", found["visited_at_step"], step)
         same(f"{where}: key", found["key"], f"{row.shape.row_key:016x}")
         same(f"{where}: source", found["source"], shards.index["sources"][row.source]["name"])
-        wanted = plan(settings, row.shape, epoch)
+        wanted = plan(own[names[row.source]], row.shape, epoch)
         same(f"{where}: bits of sigma", _bits(found["sigma"]), _bits(wanted.sigma))
-        for name in (field.name for field in fields(Plan) if field.name != "masked"):
+        for name in (f.name for f in fields(Plan) if f.name != "masked"):
             same(f"{where}: {name}", found[name], getattr(wanted, name))
         same_sequence(f"{where}: masked", found["masked"], wanted.masked)
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coda_shards import Batch, Batches, Bd3lm, Coda, Llada, Mdlm, Noise, Rows, ShardSet
+from coda_shards import (
+    Batch, Batches, Bd3lm, BySource, Coda, CodaNoised, Llada, Mdlm, Noise, Rows, ShardSet,
+)  # fmt: skip
 from coda_shards.difference import Difference, holds, same
 from coda_shards.draws import Stream, survival_threshold, threshold
 from coda_shards.index import Specials
@@ -86,7 +88,14 @@ def _random_rows(draw: random.Random, length: int, count: int) -> list[Row]:
     return rows
 
 
-def batch_of(rows: list[Row], epochs: list[int], step: int, seed: int, specials: Specials) -> Batch:
+def batch_of(
+    rows: list[Row],
+    epochs: list[int],
+    step: int,
+    seed: int,
+    specials: Specials,
+    sources: tuple[str, ...] = ("all",),
+) -> Batch:
     """Rows that were chosen by hand as a batch."""
     together = Rows(
         number=np.array([row.number for row in rows]),
@@ -99,15 +108,24 @@ def batch_of(rows: list[Row], epochs: list[int], step: int, seed: int, specials:
         maskable=[row.maskable for row in rows],
     )
     slots = np.arange(len(rows))
-    return Batch(together, np.array(epochs), slots, len(rows), step, 0, seed, specials)
+    return Batch(together, np.array(epochs), slots, len(rows), step, 0, seed, specials, sources)
 
 
-def check_coda(where: str, batch: Batch, rows: list[Row], settings: Settings) -> None:
-    """`Coda` on a batch says of each row what `plan` says of it alone."""
+def coda(settings: Settings) -> Coda:
+    """The noise of these settings."""
     names = "profile p1 p2 p3 block_sizes sampling_eps span_ratio score_pads".split()
-    noised = Coda(**{name: getattr(settings, name) for name in names})(batch)
+    return Coda(**{name: getattr(settings, name) for name in names})
+
+
+def check_coda(
+    where: str, batch: Batch, rows: list[Row], noise: Noise, settings: list[Settings]
+) -> None:
+    """The noise of a batch says of each row what `plan` says of it alone."""
+    noised = noise(batch)
+    if not isinstance(noised, CodaNoised):
+        raise Difference(f"{where}: {noise} is not CODA's")
     for i, (row, epoch) in enumerate(zip(rows, batch.epoch.tolist())):
-        wanted = plan(settings, row.shape, epoch)
+        wanted = plan(settings[i], row.shape, epoch)
         here = f"{where}, row {row.number} of a batch"
         same(f"{here}: sigma", float(noised.sigma[i]).hex(), wanted.sigma.hex())
         taken = {"S1": noised.s1[i], "S2": noised.s2[i], "S3": noised.block_size[i] > 0}
@@ -138,11 +156,12 @@ def _check_case(draw: random.Random) -> int:
         return draw.choice([0.0, 0.5, 1.0, draw.random()])
 
     sizes = [draw.choice([1, 2, 3, 8, 300]) for _ in range(draw.randint(1, 4))]
-    check_coda("by chance", batch, rows, Settings(
+    settings = Settings(
         draw.choice(["coda-paper", "coda-repo"]), batch.seed, batch.step, chance(), chance(),
         chance(), sizes, draw.choice([1e-3, 0.5, 1.0]), draw.choice([0.0, 0.3, 1.0, 2.0]),
         draw.random() < 0.5,
-    ))  # fmt: skip
+    )  # fmt: skip
+    check_coda("by chance", batch, rows, coda(settings), [settings] * len(rows))
     for stratified in (False, True):
         for pads in (False, True):
             _check_published(draw, batch, rows, stratified, pads)
@@ -242,6 +261,13 @@ def _plain_batch(count: int, length: int, seed: int) -> Batch:
     return batch_of(rows, [0] * count, 0, SEED, SPECIALS)
 
 
+def _of_two_sources() -> Batch:
+    """A batch whose second row is of another source."""
+    batch = _plain_batch(2, 8, 1)
+    rows = replace(batch.rows, source=np.array([0, 1], dtype=np.uint16))
+    return replace(batch, rows=rows, sources=("all", "other"))
+
+
 def _near(what: str, found: float, wanted: float, error: float) -> None:
     """Within five standard errors."""
     if not abs(found - wanted) <= 5 * error:
@@ -327,6 +353,8 @@ def _check_refusals() -> None:
         lambda: Bd3lm(4, 0.8, 0.3),
         lambda: Coda(profile="other"),
         lambda: Coda(p3=0.1, block_sizes=[]),
+        lambda: BySource({"none": Llada()}, Llada())(_plain_batch(2, 8, 1)),
+        lambda: BySource({"all": Llada()}, Coda())(_of_two_sources()),
     ):
         try:
             make()

@@ -13,7 +13,7 @@ plain account of docs/shard-format.md that judges the Rust side, `verify` the fu
 
 from coda_shards.errors import ShardError
 from coda_shards.feed import Batch, Batches
-from coda_shards.noise import Bd3lm, Coda, CodaNoised, Llada, Mdlm, Noise, Noised
+from coda_shards.noise import Bd3lm, BySource, Coda, CodaNoised, Llada, Mdlm, Noise, Noised
 from coda_shards.order import Order, SourceRows
 from coda_shards.rows import Row, Rows
 from coda_shards.shard_set import ShardSet
@@ -22,6 +22,7 @@ __all__ = [
     "Batch",
     "Batches",
     "Bd3lm",
+    "BySource",
     "Coda",
     "CodaNoised",
     "Llada",

@@ -8,7 +8,7 @@ of a run from position 0 takes the positions `s · batch_size .. (s + 1) · batc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,14 @@ class Batch:
     """The run's seed."""
     specials: Specials
     """The ids of end, pad and mask."""
+    sources: tuple[str, ...]
+    """The names of the set's sources; `rows.source` counts them."""
+
+    def of(self, places: NDArray[np.int64]) -> Batch:
+        """Some of the rows, each still in its slot of the global batch."""
+        return replace(
+            self, rows=self.rows.of(places), epoch=self.epoch[places], slot=self.slot[places]
+        )
 
     @property
     def streams(self) -> Streams:
@@ -86,6 +94,7 @@ class Batches:
             )
         self.shards, self.seed, self.batch_size, self.start = shards, seed, batch_size, start
         self.order = Order.of(shards, seed, held_out=held_out, weights=weights)
+        self._sources = tuple(source.name for source in shards.sources)
         self._end = None if epochs is None else epochs * len(self.order)
         local = batch_size // world_size
         self._slots = np.arange(rank * local, (rank + 1) * local, dtype=np.int64)
@@ -125,4 +134,5 @@ class Batches:
             position=first + self.batch_size,
             seed=self.seed,
             specials=self.shards.specials,
+            sources=self._sources,
         )

@@ -69,6 +69,19 @@ class Rows:
         """`L`."""
         return int(self.tokens.shape[1])
 
+    def of(self, places: NDArray[np.int64]) -> Rows:
+        """Some of the rows, in this order."""
+        return Rows(
+            number=self.number[places],
+            tokens=self.tokens[places],
+            row_key=self.row_key[places],
+            source=self.source[places],
+            prefix_len=self.prefix_len[places],
+            valid_len=self.valid_len[places],
+            segments=[self.segments[place] for place in places],
+            maskable=[self.maskable[place] for place in places],
+        )
+
     def segment_ids(self, valid_len: NDArray[np.int64] | None = None) -> NDArray[np.int32]:
         """`[n, L]`: the number of each token's document within its row; -1 at pads, which begin
         at `valid_len`, the rows' own unless a noise has cut them shorter.

@@ -7,6 +7,7 @@ batch is split.
 
 from coda_shards.noise.base import Noise, Noised
 from coda_shards.noise.coda import Coda, CodaNoised
+from coda_shards.noise.mixed import BySource
 from coda_shards.noise.published import Bd3lm, Llada, Mdlm
 
-__all__ = ["Bd3lm", "Coda", "CodaNoised", "Llada", "Mdlm", "Noise", "Noised"]
+__all__ = ["Bd3lm", "BySource", "Coda", "CodaNoised", "Llada", "Mdlm", "Noise", "Noised"]
