@@ -19,6 +19,8 @@
 //! * [`part`]: the same in parts, by several processes or machines, and their merge;
 //! * [`estimate`]: what a build would give;
 //! * [`explain`]: what happens to one document, and why;
+//! * [`import`]: ids that another program has tokenized, into a shard set;
+//! * [`parquet_rows`]: a finished set as Parquet, for whatever reads tables;
 //! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
 
 pub mod blobs;
@@ -30,7 +32,9 @@ pub mod dedup;
 pub mod estimate;
 pub mod explain;
 pub mod fetch;
+pub mod import;
 pub mod pack;
+pub mod parquet_rows;
 pub mod part;
 pub mod pipeline;
 pub mod plan;

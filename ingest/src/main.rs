@@ -17,6 +17,8 @@ Examples:
   coda-ingest presets open-web-math
   coda-ingest inspect shards/pre --row 0 --text
   coda-ingest verify shards/pre
+  coda-ingest export shards/pre --to megatron --out megatron/pre
+  coda-ingest card shards/pre --out README.md --folder data
   coda-ingest train-tokenizer --input src/ --vocab-size 4096 --out tokenizer.json
 
 Exit codes: 0 done; 1 done with more rejects than data.max_reject_rate allows; 2 usage or
@@ -41,6 +43,12 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Fetch the remote files and blobs of a manifest ahead of a build.
     Fetch(commands::fetch::Fetch),
+    /// Write a shard set in the format of another trainer.
+    Export(commands::export::Export),
+    /// Make a shard set of ids that another program has tokenized.
+    Import(commands::import::Import),
+    /// Print a dataset card for a hub.
+    Card(commands::card::Card),
     /// Merge the parts of `--task` runs into one shard set.
     Merge(commands::merge::Merge),
     /// List the published corpora that a manifest can name, and the keys that they stand for.
@@ -59,6 +67,9 @@ fn main() -> ExitCode {
             Some(Command::Inspect(inspect)) => inspect.run(),
             Some(Command::Verify(verify)) => verify.run(),
             Some(Command::Fetch(fetch)) => fetch.run(),
+            Some(Command::Export(export)) => export.run(),
+            Some(Command::Import(import)) => import.run(),
+            Some(Command::Card(card)) => card.run(),
             Some(Command::Merge(merge)) => merge.run(),
             Some(Command::Presets(presets)) => presets.run(),
             Some(Command::TrainTokenizer(train)) => train.run(),

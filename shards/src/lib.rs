@@ -7,6 +7,8 @@
 //!   moment, it goes on behind the last shard that it has noted.
 //! * [`ShardSet`] maps a set and hands out [`Row`]s that borrow from the mapping, without a copy.
 //! * [`verify()`] reads everything and names what is damaged, missing or surplus.
+//! * [`export`] writes a set in the formats of other trainers.
+//! * [`DatasetCard`] describes a set to people and to a hub.
 //! * [`Order`] says which row a position of training reads, in O(1) and without any state.
 //! * [`commit`] writes files and directories that either appear whole or not at all; checkpoints
 //!   use it too.
@@ -15,7 +17,9 @@ mod arrow;
 mod blocks;
 mod card;
 pub mod commit;
+mod dataset_card;
 mod error;
+pub mod export;
 mod growing;
 mod index;
 mod lock;
@@ -26,6 +30,7 @@ mod row;
 mod verify;
 mod writer;
 
+pub use dataset_card::{CardOptions, DatasetCard};
 pub use error::{ErrorClass, ShardError};
 pub use index::{
     FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, Index, README_FILE, REJECTS_FILE, ShardEntry,

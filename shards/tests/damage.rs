@@ -3,7 +3,12 @@
 mod support;
 
 use coda_shards::{Check, ErrorClass, ShardError, ShardSet, verify};
-use std::{fs, path::Path};
+use rayon::prelude::*;
+use std::{
+    fs,
+    io::{Seek as _, SeekFrom, Write as _},
+    path::Path,
+};
 use support::{noise, rows, tree, write};
 
 /// One problem in one file, or the test fails.
@@ -13,37 +18,88 @@ fn only_problem(dir: &Path) -> coda_shards::Problem {
     report.problems.remove(0)
 }
 
-/// Through the files, bits of every byte of every file. (The unit tests flip every single bit of a
-/// shard of 64 KiB and of an index, in memory.)
+/// Puts the byte of a bit into a file, changed.
+fn put(file: &mut fs::File, bytes: &[u8], bit: usize, change: u8) {
+    file.seek(SeekFrom::Start((bit / 8) as u64)).unwrap();
+    file.write_all(&[bytes[bit / 8] ^ change]).unwrap();
+}
+
+/// Every single bit of every file of the smallest set, through the files: `verify` names the file
+/// and, of shards, the block; opening refuses what it reads, and otherwise gives the right rows.
 #[test]
-fn flipped_bits_are_found_in_their_file() {
-    let work = tempfile::tempdir().unwrap();
-    write(work.path(), &[("text", 1), ("chat", 1)], 8, 2);
-    let dir = work.path().join("set");
-    for (name, bytes) in tree(&dir) {
-        let path = dir.join(&name);
-        // Odd, so that every place within a byte has its turn.
-        for bit in (0..bytes.len() * 8).step_by(5) {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &bad).unwrap();
+fn every_flipped_bit_is_found_in_its_file() {
+    let sources = [("text", 1), ("chat", 1)];
+    let names: Vec<String> = {
+        let work = tempfile::tempdir().unwrap();
+        write(work.path(), &sources, 8, 1);
+        tree(&work.path().join("set")).into_keys().collect()
+    };
+    assert_eq!(names.len(), 6);
+    // A set of its own for every file: they are flipped side by side.
+    names.par_iter().for_each(|name| {
+        let work = tempfile::tempdir().unwrap();
+        write(work.path(), &sources, 8, 1);
+        let dir = work.path().join("set");
+        let (path, expected) = (dir.join(name), rows(&sources, 8));
+        let bytes = fs::read(&path).unwrap();
+        let mut file = fs::File::options().write(true).open(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            put(&mut file, &bytes, bit, 1 << (bit % 8));
             match verify(&dir) {
                 Ok(report) => {
                     assert!(!report.is_sound(), "{name} bit {bit} went unnoticed");
-                    assert!(report.problems.iter().all(|p| p.file == name), "{name} bit {bit}");
+                    assert!(report.problems.iter().all(|p| p.file == *name), "{name} bit {bit}");
                     let block = name.starts_with("shard-").then_some(0);
                     assert_eq!(report.problems[0].block, block, "{name} bit {bit}");
                 }
                 // A flip in the index's format or version names another format.
                 Err(ShardError::Incompatible { file, .. }) => {
-                    assert_eq!((file, name.as_str()), (path.clone(), "index.json"));
+                    assert_eq!((&file, name.as_str()), (&path, "index.json"));
                 }
                 Err(error) => panic!("{name} bit {bit}: {error}"),
             }
+            match ShardSet::open(&dir) {
+                Err(error) => {
+                    assert_eq!(error.class(), ErrorClass::Artefact, "{name} bit {bit}");
+                    assert!(error.to_string().contains(name), "{name} bit {bit}: {error}");
+                }
+                // Opening does not read what no row depends on.
+                Ok(set) => {
+                    assert!(
+                        ["README.md", "rejects.jsonl"].contains(&name.as_str()),
+                        "{name} {bit}"
+                    );
+                    for (number, row) in (0..).zip(&expected) {
+                        assert_eq!(set.row(number).unwrap().to_buf(), *row);
+                    }
+                }
+            }
+            put(&mut file, &bytes, bit, 0);
         }
-        fs::write(&path, &bytes).unwrap();
+        assert!(verify(&dir).unwrap().is_sound(), "no false alarm");
+    });
+}
+
+/// Bits anywhere in shards of several blocks: the shard and the block are named.
+#[test]
+fn sampled_flips_of_large_shards_name_shard_and_block() {
+    let work = tempfile::tempdir().unwrap();
+    write(work.path(), &[("text", 4)], 1 << 18, 2);
+    let dir = work.path().join("set");
+    for case in 0..120 {
+        let name = format!("shard-{:05}.arrow", case % 2);
+        let path = dir.join(&name);
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.len() > 2 << 20);
+        let bit = usize::try_from(noise(case, 3) >> 8).unwrap() % (bytes.len() * 8);
+        let mut file = fs::File::options().write(true).open(&path).unwrap();
+        put(&mut file, &bytes, bit, 1 << (bit % 8));
+        let block = Some(bit / 8 / (1 << 20));
+        let problem = only_problem(&dir);
+        assert_eq!((problem.file.as_str(), problem.block), (name.as_str(), block), "bit {bit}");
+        put(&mut file, &bytes, bit, 0);
     }
-    assert!(verify(&dir).unwrap().is_sound(), "no false alarm");
+    assert!(verify(&dir).unwrap().is_sound());
 }
 
 /// Opens a set without checksums and touches every value of every row: a bad address would fault.
@@ -176,6 +232,21 @@ fn missing_surplus_and_exchanged_files_are_named() {
     fs::copy(dir.join("shard-00000.arrow"), dir.join("shard-00001.arrow")).unwrap();
     assert_eq!(only_problem(&dir).file, "shard-00001.arrow");
     assert!(ShardSet::open(&dir).is_err());
+}
+
+#[test]
+fn exchanged_shards_are_both_named() {
+    let work = tempfile::tempdir().unwrap();
+    write(work.path(), &[("text", 4)], 8, 2);
+    let dir = work.path().join("set");
+    let (first, second) = (dir.join("shard-00000.arrow"), dir.join("shard-00001.arrow"));
+    let aside = work.path().join("aside");
+    fs::rename(&first, &aside).unwrap();
+    fs::rename(&second, &first).unwrap();
+    fs::rename(&aside, &second).unwrap();
+    let found: Vec<_> = verify(&dir).unwrap().problems.into_iter().map(|p| p.file).collect();
+    assert_eq!(found, ["shard-00000.arrow", "shard-00001.arrow"]);
+    assert!(matches!(ShardSet::open(&dir), Err(ShardError::Damaged { .. })));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The subcommands.
 
 pub(crate) mod build;
+pub(crate) mod card;
 pub(crate) mod dry_run;
 mod explain;
+pub(crate) mod export;
 pub(crate) mod fetch;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod merge;
 mod outlook;
@@ -15,6 +18,7 @@ pub(crate) mod verify;
 use coda_cli::{Exit, Failure};
 use coda_ingest::source::SourceError;
 use coda_shards::{ErrorClass, ShardError, commit::FileError};
+use std::path::Path;
 
 /// A listing error as the user sees it.
 pub(crate) fn source_failure(error: &SourceError) -> Failure {
@@ -35,4 +39,24 @@ pub(crate) fn shard_failure(error: &ShardError) -> Failure {
 /// A file that could not be read or written.
 pub(crate) fn file_failure(error: &FileError) -> Failure {
     Failure::from_error(Exit::Io, error)
+}
+
+/// Refuses an output folder that is there, but for an empty one.
+pub(crate) fn must_be_free(out: &Path) -> Result<(), Failure> {
+    let empty =
+        |out: &Path| std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if out.symlink_metadata().is_err() || empty(out) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} is there already", out.display()))
+        .hint("nothing is overwritten: name another folder with --out, or remove this one"))
+}
+
+/// Makes the folder that an output folder lies in.
+pub(crate) fn make_parent(out: &Path) -> Result<(), Failure> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), |parent| {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| file_failure(&FileError::new("create", parent, error)))
+    })
 }

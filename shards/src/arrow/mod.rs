@@ -1,8 +1,12 @@
-//! The Arrow IPC file of one shard. Only this module knows arrow2.
+//! The Arrow IPC file of one shard. Only this module and its parts know arrow2.
 //!
 //! arrow2 maps record batches without validating what it maps, so [`map`] first walks the file's
 //! own description (messages, field nodes, buffers, list offsets) and lets arrow2 touch it only when
 //! every length is in bounds and every column is exactly what the format says.
+
+mod stream;
+
+pub(crate) use stream::RowStream;
 
 use crate::{RowBuf, index::Index};
 use arrow_format::ipc::{MessageHeaderRef, MessageRef, RecordBatchRef, planus::ReadAsRoot as _};
@@ -101,14 +105,6 @@ impl Columns {
     }
 
     fn into_chunk(self, row_length: u32) -> Chunk<Box<dyn Array>> {
-        fn plain<T: NativeType>(values: Vec<T>) -> Box<dyn Array> {
-            PrimitiveArray::from_vec(values).boxed()
-        }
-        fn list(item: DataType, ends: &[i32], values: Box<dyn Array>) -> Box<dyn Array> {
-            let offsets: Vec<i32> = std::iter::once(0).chain(ends.iter().copied()).collect();
-            let offsets = OffsetsBuffer::try_from(offsets).expect("ends ascend");
-            ListArray::new(list_of(item), offsets, values, None).boxed()
-        }
         let tokens = plain(self.tokens);
         let spans = vec![plain(self.span_starts), plain(self.span_lens)];
         let spans = StructArray::new(span_type(), spans, None).boxed();
@@ -122,6 +118,16 @@ impl Columns {
             list(span_type(), &self.span_ends, spans),
         ])
     }
+}
+
+fn plain<T: NativeType>(values: Vec<T>) -> Box<dyn Array> {
+    PrimitiveArray::from_vec(values).boxed()
+}
+
+fn list(item: DataType, ends: &[i32], values: Box<dyn Array>) -> Box<dyn Array> {
+    let offsets: Vec<i32> = std::iter::once(0).chain(ends.iter().copied()).collect();
+    let offsets = OffsetsBuffer::try_from(offsets).expect("ends ascend");
+    ListArray::new(list_of(item), offsets, values, None).boxed()
 }
 
 /// Writes one shard, batch by batch.
