@@ -25,6 +25,7 @@ from coda_shards import ShardSet
 from coda_shards.difference import Difference, same
 from documents import check_packed, check_pairs
 from drawn import CASES, WEIGHTS, check_case, check_drawn
+from exports import check_exports
 from feeding import check_feeding
 from known_answers import check_known_answers
 from noising import check_noise
@@ -108,6 +109,8 @@ def check_built(folder: Path, work: Path) -> None:
     say(check_opening(FROZEN, work / "opening"))
     package = REPOSITORY / "shards" / "python"
     say(check_package(package, (work / "packed").resolve(), (work / "package").resolve()))
+    for directory in (packed.directory, pairs.directory):
+        say(check_exports(programs, directory.resolve(), work.resolve() / f"{directory.name}-out"))
     program = folder.resolve() / "coda-ingest"
     say(check_remote(program, work.resolve(), packed, packed_manifest()))
     rows, positions = check_drawn(programs.draw, packed, pairs)

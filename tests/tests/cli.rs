@@ -59,7 +59,19 @@ fn help_texts() {
     for (name, commands) in [
         (
             "coda-ingest",
-            ["", "inspect", "verify", "fetch", "merge", "presets", "train-tokenizer"].as_slice(),
+            [
+                "",
+                "inspect",
+                "verify",
+                "export",
+                "import",
+                "card",
+                "fetch",
+                "merge",
+                "presets",
+                "train-tokenizer",
+            ]
+            .as_slice(),
         ),
         ("coda-curriculum", &["", "show", "draw", "diff"]),
         ("coda-trainer", &["", "sample", "eval", "plan", "inspect", "verify", "export", "check"]),
@@ -78,6 +90,14 @@ fn help_texts() {
     }
 }
 
+/// Imports Megatron files with the tokenizer of the workplace.
+fn imported(work: &Workplace, from: &str, out: &str) -> Ran {
+    let ids = ["--eos", "<|im_end|>", "--pad", "<|endoftext|>", "--mask", "<|mask|>"];
+    let rest = ["--row-length", "64", "--name", "back", "--tokenizer", "tokenizer.json", "--json"];
+    let args = ["import", from, "--from", "megatron", "--out", out, "-q"];
+    work.run("coda-ingest", &[&args[..], &ids].concat(), &rest)
+}
+
 #[test]
 fn json_objects_keep_their_keys() {
     let work = Workplace::new();
@@ -90,11 +110,17 @@ fn json_objects_keep_their_keys() {
         work.run("coda-curriculum", &[command, "--manifest", "pre.yaml", "--json"], more)
     };
     let trainer = |command, more: &[&str]| work.run("coda-trainer", &[command], more);
+    let export = |more: &[&str]| {
+        work.run("coda-ingest", &["export", "shards/pre", "--to", "megatron"], more)
+    };
     let all = [
         ("ingest --dry-run", ingest(&["--dry-run"])),
         ("ingest", ingest(&[])),
         ("ingest inspect --row", inspect(&["--row", "0", "--text"])),
         ("ingest verify", work.run("coda-ingest", &["verify", "shards/pre", "--json"], &[])),
+        ("ingest export", export(&["--out", "exported", "--json", "-q"])),
+        ("ingest import", imported(&work, "exported", "imported")),
+        ("ingest card", work.run("coda-ingest", &["card", "shards/pre", "--json"], &[])),
         ("curriculum show", curriculum("show", &[])),
         ("curriculum draw", curriculum("draw", &["--step", "0", "--rows", "0..1"])),
         ("trainer plan", trainer("plan", &["--stage", "pre", "--manifest", "pre.yaml", "--json"])),
@@ -228,6 +254,41 @@ fn damaged_artefacts_are_refused_and_named() {
     flip(&work.path(&weights), 20_000);
     let verify = work.run("coda-trainer", &["verify", "run"], &[]);
     stable(&work, || assert_snapshot!("damaged-checkpoint-verify", shown(&verify)));
+}
+
+#[test]
+fn exports_and_cards_overwrite_nothing_and_leave_nothing_behind() {
+    let work = Workplace::new();
+    work.ingest("pre");
+    let export = |args: &[&str]| work.run("coda-ingest", &["export", "shards/pre", "-q"], args);
+    work.write("taken/mine.txt", "mine");
+    let mut shown_all = String::new();
+    for args in [
+        ["--to", "flat", "--out", "taken"].as_slice(),
+        &["--to", "flat", "--out", "new", "--source", "dcos"],
+        &["--to", "flat", "--out", "new", "--part", "held"],
+        &["--to", "flat", "--out", "new", "--part", "held", "--held-out", "1"],
+        &["--to", "hf", "--out", "new", "--id-bits", "16"],
+        &["--to", "numpy", "--out", "new"],
+    ] {
+        let ran = export(args);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        let _ = writeln!(shown_all, "# export {}\n{}", args.join(" "), shown(&ran));
+        assert!(!work.path("new").exists(), "{args:?}");
+    }
+    for out in ["taken/mine.txt", "shards/pre/CARD.md"] {
+        let ran = work.run("coda-ingest", &["card", "shards/pre", "--out", out], &[]);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        let _ = writeln!(shown_all, "# card --out {out}\n{}", shown(&ran));
+    }
+    assert_eq!(work.read("taken/mine.txt"), "mine");
+    flip(&work.path("shards/pre/shard-00000.arrow"), 5000);
+    let ran = export(&["--to", "parquet", "--out", "new"]);
+    assert_eq!(ran.code, 4, "a damaged set is not exported: {}", ran.stderr);
+    let _ = writeln!(shown_all, "# a damaged set\n{}", shown(&ran));
+    stable(&work, || assert_snapshot!("usage-export-and-card", shown_all));
+    let left: Vec<_> = tree(&work.path("")).into_iter().map(|(path, _)| path).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".tmp-")), "{left:?}");
 }
 
 #[test]

@@ -47,9 +47,11 @@ pub(super) fn documents(
         let (start, end) = bounds(&line).ok_or_else(|| {
             damaged("it does not begin with start and end of a document".to_owned())
         })?;
-        if start < next || end < start || end > ids.len {
+        // A gap would lose tokens without a word.
+        if start != next || end < start || end > ids.len {
             return Err(damaged(format!(
-                "the document {start}..{end} overlaps the one before or passes the {} ids of the file",
+                "the document {start}..{end} does not follow the one that ends at {next}, or passes \
+                 the {} ids of the file",
                 ids.len
             )));
         }
@@ -60,6 +62,10 @@ pub(super) fn documents(
             Ok(())
         })?;
         take(&mut document)?;
+    }
+    if next != ids.len {
+        let problem = format!("its documents end at id {next} of {}", ids.len);
+        return Err(ImportError::damaged(&table, "its last line", problem));
     }
     Ok(())
 }
