@@ -270,11 +270,12 @@ fn exports_and_cards_overwrite_nothing_and_leave_nothing_behind() {
         &["--to", "flat", "--out", "new", "--part", "held", "--held-out", "1"],
         &["--to", "hf", "--out", "new", "--id-bits", "16"],
         &["--to", "numpy", "--out", "new"],
+        &["--to", "flat", "--out", "shards/pre/new"],
     ] {
         let ran = export(args);
         assert_eq!(ran.code, 2, "{}", ran.stderr);
         let _ = writeln!(shown_all, "# export {}\n{}", args.join(" "), shown(&ran));
-        assert!(!work.path("new").exists(), "{args:?}");
+        assert!(!work.path("new").exists() && !work.path("shards/pre/new").exists());
     }
     for out in ["taken/mine.txt", "shards/pre/CARD.md"] {
         let ran = work.run("coda-ingest", &["card", "shards/pre", "--out", out], &[]);

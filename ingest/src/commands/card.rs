@@ -89,12 +89,7 @@ impl Card {
             return Err(Failure::usage(format!("{} is there already", out.display()))
                 .hint("a card is never written over a file; name another, or remove it"));
         }
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        if folder.canonicalize().is_ok_and(|f| self.dir.canonicalize().is_ok_and(|d| f == d)) {
-            return Err(Failure::usage(format!("{} lies inside the shard set", out.display()))
-                .hint("its files are listed in index.json; write beside it, with --folder"));
-        }
+        super::must_lie_outside(&self.dir, out)?;
         commit::write_atomic(out, |file| file.write_all(card.render().as_bytes()))
             .map_err(|error| super::file_failure(&error))
     }

@@ -128,6 +128,7 @@ impl Export {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         let started = Instant::now();
         super::must_be_free(&self.out)?;
+        super::must_lie_outside(&self.dir, &self.out)?;
         if self.to.documents().is_none() && (self.split_sources || self.id_bits.is_some()) {
             return Err(Failure::usage(
                 "--split-sources and --id-bits are for formats of documents",

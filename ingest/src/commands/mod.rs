@@ -52,6 +52,19 @@ pub(crate) fn must_be_free(out: &Path) -> Result<(), Failure> {
         .hint("nothing is overwritten: name another folder with --out, or remove this one"))
 }
 
+/// Refuses an output inside a shard set, whose files are listed in its index.
+pub(crate) fn must_lie_outside(set: &Path, out: &Path) -> Result<(), Failure> {
+    let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_path_buf());
+    // The nearest folder that is there, with links followed.
+    let real = absolute.ancestors().skip(1).find_map(|folder| folder.canonicalize().ok());
+    let inside = real.zip(set.canonicalize().ok()).is_some_and(|(out, set)| out.starts_with(set));
+    if !inside {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} lies inside the shard set", out.display()))
+        .hint("its files are listed in index.json and nothing else may be there; write beside it"))
+}
+
 /// Makes the folder that an output folder lies in.
 pub(crate) fn make_parent(out: &Path) -> Result<(), Failure> {
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
