@@ -18,7 +18,9 @@ from pathlib import Path
 
 from verdict import Bench, Difference
 
-JUDGES = ("frozen", "gradients", "steps", "checkpoints", "sampling", "rendering", "torch_feed")
+JUDGES = (
+    "frozen", "gradients", "steps", "checkpoints", "sampling", "rendering", "torch_feed", "exports",
+)  # fmt: skip
 
 
 def main() -> int:
