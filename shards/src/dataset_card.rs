@@ -377,11 +377,11 @@ mod tests {
     }
 
     fn licensed(licenses_of: &[Option<&str>]) -> (Vec<String>, Option<String>) {
-        let source = |license: &Option<&str>| SourceEntry {
+        let source = |license: Option<&str>| SourceEntry {
             license: license.map(str::to_owned),
             ..SourceEntry::default()
         };
-        licenses(&licenses_of.iter().map(source).collect::<Vec<_>>())
+        licenses(&licenses_of.iter().copied().map(source).collect::<Vec<_>>())
     }
 
     #[test]
