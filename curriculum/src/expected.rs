@@ -67,14 +67,13 @@ pub fn row_like(settings: &Settings, context: &Context, row: &RowView<'_>) -> Ex
     let [s1_share, s2_share, s3_share] = shares(settings, context, row.length);
     let eps = settings.sampling_eps;
     let token = Coverage::new(1, eps);
-    let blocks: Vec<Coverage> = if s3_share > 0.0 {
-        settings.block_sizes.iter().map(|&k| Coverage::new(k, eps)).collect()
-    } else {
-        Vec::new()
-    };
+    // A block that no row has room for masks nothing; its table could be as long as any number.
+    let fits = |k: &&u32| s3_share > 0.0 && **k <= row.length;
+    let blocks: Vec<Coverage> =
+        settings.block_sizes.iter().filter(fits).map(|&k| Coverage::new(k, eps)).collect();
     let runs = runs(row, &Bounds::of(settings, context, row));
     let kinds = std::iter::once((&token, 1.0 - s3_share));
-    let of_each = s3_share / blocks.len().max(1) as f64;
+    let of_each = s3_share / settings.block_sizes.len().max(1) as f64;
     let kinds = kinds.chain(blocks.iter().map(|block| (block, of_each)));
     let cuts = f64::from(row.length.saturating_sub(1).max(1));
     let total: Count = kinds

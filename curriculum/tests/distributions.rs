@@ -118,6 +118,24 @@ fn long_rows_are_distributed_as_said() {
     }
 }
 
+/// A block size that no row has room for masks nothing, however large it is.
+#[test]
+fn blocks_larger_than_any_row_cost_nothing() {
+    let context = Context { profile: Profile::CodaPaper, seed: 0, step: 0, score_pads: true };
+    for length in [64, 4096] {
+        let settings = settings(0.1, 0.1, 1.0, &[u32::MAX, 4], 1e-3);
+        let with_fours = Settings { block_sizes: vec![4], p3: 0.5, ..settings.clone() };
+        // Half of the rows draw the giant; the others are rows of fours.
+        let half = packed_row(&settings, &context, length).masked_fraction;
+        let singles = packed_row(&Settings { p3: 0.0, ..settings.clone() }, &context, length);
+        let fours = 2.0 * packed_row(&with_fours, &context, length).masked_fraction
+            - singles.masked_fraction;
+        assert!((half - fours / 2.0).abs() < 1e-12);
+        let spread = Distributions::new(length, BINS).of(&settings, &context);
+        assert!(spread.masked_fraction[0] > 0.5 && spread.masked_fraction[0] < 0.6, "{spread:?}");
+    }
+}
+
 /// Every row is masked all over at noise 1; a row of one token has one run or none.
 #[test]
 fn edges_of_the_range_hold() {

@@ -3,7 +3,7 @@
 use crate::{
     heat,
     html::{escape, page},
-    text::{Part, note},
+    text::{Part, harmless, note},
     words::grouped,
 };
 use coda_curriculum::MaskPlan;
@@ -83,10 +83,9 @@ fn shown(text: &str) -> String {
     let visible = |c: char| match c {
         '\n' => "\u{21b5}\n".to_owned(),
         '\t' => "\u{2192}\t".to_owned(),
-        c if c.is_control() => '\u{fffd}'.to_string(),
         c => c.to_string(),
     };
-    escape(&text.chars().map(visible).collect::<String>())
+    escape(&harmless(text).chars().map(visible).collect::<String>())
 }
 
 #[cfg(test)]

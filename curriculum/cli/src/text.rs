@@ -84,9 +84,9 @@ pub(crate) fn render(parts: &[Part], marks: Marks) -> String {
     let mut text = String::new();
     for part in parts {
         match part {
-            Part::Prefix(part) => text.push_str(&marks.prefix(part)),
+            Part::Prefix(part) => text.push_str(&marks.prefix(&harmless(part))),
             Part::Masked(part) => text.push_str(&marks.masked(&hide(part))),
-            Part::Open(part) => text.push_str(part),
+            Part::Open(part) => text.push_str(&harmless(part)),
             Part::Cut { tokens, masked, .. } => {
                 text.push_str(&marks.cut(&note(*tokens, "tokens cut off", *masked)));
             }
@@ -96,6 +96,12 @@ pub(crate) fn render(parts: &[Part], marks: Marks) -> String {
         }
     }
     text
+}
+
+/// Text of a corpus may hold what commands a terminal; only lines and tabs stay.
+pub(crate) fn harmless(text: &str) -> String {
+    let keep = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    text.chars().map(keep).collect()
 }
 
 /// `▒[12 pads, 3 of them masked]`.
@@ -149,7 +155,7 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
-    use super::{Marks, parts, render};
+    use super::{Marks, Part, parts, render};
     use coda_curriculum::MaskPlan;
     use std::convert::Infallible;
 
@@ -175,6 +181,12 @@ mod tests {
         };
         let parts = parts(plan, 8, own_valid, decode).unwrap_or_else(|never| match never {});
         render(&parts, marks)
+    }
+
+    #[test]
+    fn text_of_a_corpus_commands_no_terminal() {
+        let parts = [Part::Open("a\u{1b}[2Jb\tc\n".to_owned()), Part::Masked("\u{7}".to_owned())];
+        assert_eq!(render(&parts, Marks::Plain), "a\u{fffd}[2Jb\tc\n█");
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub(super) struct Fractions {
 /// For blocks of `k` (1: single tokens) in a row of `length`: a bin for every `1 / bins` of the row.
 pub(super) fn fractions(k: u32, eps: f64, length: u32, bins: usize) -> Fractions {
     let bins = Bins { count: bins, length: length as usize };
+    if k > length {
+        let unmasked: Vec<f64> =
+            (0..bins.count).map(|bin| if bin == 0 { 1.0 } else { 0.0 }).collect();
+        return Fractions { whole: unmasked.clone(), cut: unmasked };
+    }
     if k > 1 && length <= EXACT {
         return counted(k, eps, length, &bins);
     }
