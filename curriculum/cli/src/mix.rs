@@ -2,8 +2,10 @@
 
 use crate::{
     table::percent,
-    timeline::{Line, Run, Sampler, Timeline, Values},
+    timeline::{Line, Run, Sampler, Timeline},
+    words::grouped,
 };
+use coda_curriculum::expected::Expected;
 use serde::Serialize;
 
 /// A source whose rows are masked by schedules of its own.
@@ -28,6 +30,34 @@ impl SourceTimeline {
     }
 }
 
+/// What the rows that are there come to: with their prompts and pads, and from all sources.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct RealRows {
+    /// So many visits stand for all.
+    pub(crate) rows: u64,
+    /// By the settings of the first step.
+    pub(crate) first: Averages,
+    /// By those of the last.
+    pub(crate) last: Averages,
+}
+
+impl RealRows {
+    /// In one sentence.
+    pub(crate) fn words(&self) -> String {
+        let both = |show: fn(&Averages) -> String| match (show(&self.first), show(&self.last)) {
+            (a, b) if a == b => a,
+            (a, b) => format!("{a} at first, {b} in the end"),
+        };
+        format!(
+            "In the rows of the shard set, with their prompts and pads (the mean of {} visits): \
+             masked {}; scored tokens a row {}.",
+            grouped(self.rows),
+            both(|v| percent(v.expected_masked_fraction)),
+            both(|v| format!("{:.0}", v.expected_scored_tokens))
+        )
+    }
+}
+
 /// Averages over the rows of all sources, at a line's first step and at its last.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct MixLine {
@@ -49,13 +79,13 @@ pub(crate) struct Averages {
 }
 
 impl Averages {
-    fn add(&mut self, share: f64, values: &Values) {
-        self.s1_share += share * values.s1_share;
-        self.s2_share += share * values.s2_share;
-        self.s3_share += share * values.s3_share;
-        self.expected_masked_fraction += share * values.expected_masked_fraction;
-        self.expected_scored_tokens += share * values.expected_scored_tokens;
-        self.expected_loss_weight += share * values.expected_loss_weight;
+    pub(crate) fn add(&mut self, share: f64, expected: &Expected) {
+        self.s1_share += share * expected.s1_share;
+        self.s2_share += share * expected.s2_share;
+        self.s3_share += share * expected.s3_share;
+        self.expected_masked_fraction += share * expected.masked_fraction;
+        self.expected_scored_tokens += share * expected.scored_tokens;
+        self.expected_loss_weight += share * expected.loss_weight;
     }
 }
 
@@ -70,7 +100,7 @@ pub(crate) fn mix(runs: &[(f64, Run<'_>)]) -> Vec<MixLine> {
     let mut at = |step| {
         let mut averages = Averages::default();
         for (share, sampler) in &mut samplers {
-            averages.add(*share, &sampler.at(step));
+            averages.add(*share, &sampler.look(step).1);
         }
         averages
     };

@@ -24,6 +24,9 @@ pub(crate) fn html(timeline: &Timeline, samples: &[Sample], drawn_from: &str) ->
     for sentence in words::sentences(timeline) {
         let _ = writeln!(body, "<li>{}</li>", escape(&sentence));
     }
+    if let Some(real) = &timeline.shard_set_rows {
+        let _ = writeln!(body, "<li>{}</li>", escape(&real.words()));
+    }
     if !timeline.sources.is_empty() {
         let names: Vec<&str> = timeline.sources.iter().map(|own| own.source.as_str()).collect();
         let names = escape(&names.join(", "));

@@ -1,8 +1,8 @@
 //! What the manifest and the shard set come to: the run that is looked at.
 
-use crate::{ManifestArgs, table::number};
+use crate::{ManifestArgs, mix::Averages, table::number};
 use coda_cli::{Exit, Failure};
-use coda_curriculum::{MaskPlan, RowView, Settings, plan_row};
+use coda_curriculum::{MaskPlan, RowView, Settings, expected, plan_row};
 use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
 use coda_shards::{
     Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceEntry, SourceRange,
@@ -171,6 +171,29 @@ impl Data {
 
     pub(crate) fn row(&self, row: u64) -> Result<Row<'_>, Failure> {
         self.set.row(row).map_err(|error| shard_failure(&error))
+    }
+
+    /// What the rows that training reads come to at a step, on average over `count` of them, evenly
+    /// chosen from all visits of the run.
+    pub(crate) fn averages(
+        &self,
+        recipe: &Recipe,
+        step: u64,
+        count: u64,
+    ) -> Result<Averages, Failure> {
+        let settings = self.settings(recipe, step);
+        let context = recipe.curriculum.context(step);
+        let visits = u128::from(recipe.total_steps) * u128::from(recipe.global_batch);
+        let mut averages = Averages::default();
+        for i in 0..count {
+            let position = u128::from(i) * visits / u128::from(count);
+            let at = self.order.at(u64::try_from(position).unwrap_or(u64::MAX));
+            let row = self.row(at.row)?;
+            let settings = &settings[usize::from(row.source)];
+            let expected = expected::row_like(settings, &context, &view(&row, at.epoch));
+            averages.add(1.0 / count as f64, &expected);
+        }
+        Ok(averages)
     }
 
     /// The plans of the first `count` rows of a step's batch.

@@ -2,7 +2,7 @@
 
 use crate::{
     ManifestArgs, chart,
-    mix::{SourceTimeline, mix},
+    mix::{RealRows, SourceTimeline, mix},
     page::{self, Sample},
     run::{Resolved, write},
     table,
@@ -17,6 +17,8 @@ use std::path::PathBuf;
 
 /// At most so many rows of a batch are shown.
 const SAMPLE_ROWS: u64 = 24;
+/// At most so many rows of a shard set are averaged.
+const AVERAGED_ROWS: u64 = 1024;
 
 #[derive(Args)]
 pub(crate) struct ShowArgs {
@@ -46,7 +48,8 @@ pub(crate) fn run(args: &ShowArgs) -> Result<(), Failure> {
         points: args.svg.is_some() || args.html.is_some(),
         shapes: args.json || args.html.is_some(),
     };
-    let timeline = timeline(&resolved, wanted);
+    let mut timeline = timeline(&resolved, wanted);
+    timeline.shard_set_rows = real_rows(&resolved)?;
     if args.json {
         return print_json(&timeline);
     }
@@ -113,6 +116,16 @@ pub(crate) fn timeline(resolved: &Resolved, wanted: Wanted) -> Timeline {
         mix(&runs)
     });
     timeline
+}
+
+/// What the rows of the shard set come to, if there is one.
+fn real_rows(resolved: &Resolved) -> Result<Option<RealRows>, Failure> {
+    let Some(data) = resolved.data() else { return Ok(None) };
+    let recipe = &resolved.recipe;
+    let rows = AVERAGED_ROWS.min(recipe.total_steps.saturating_mul(resolved.global_batch()));
+    let last_step = recipe.total_steps.saturating_sub(1);
+    let (first, last) = (data.averages(recipe, 0, rows)?, data.averages(recipe, last_step, rows)?);
+    Ok(Some(RealRows { rows, first, last }))
 }
 
 /// Rows at the start, in the middle and at the end of the run: the first of the real batch where there

@@ -50,6 +50,9 @@ pub(crate) fn render(timeline: &Timeline) -> String {
         }
     }
     text.push('\n');
+    if let Some(real) = &timeline.shard_set_rows {
+        let _ = writeln!(text, "{}\n", real.words());
+    }
     for (term, meaning) in timeline.legend() {
         let _ = writeln!(text, "{term:<11}  {meaning}");
     }

@@ -1,9 +1,9 @@
 //! A run's curriculum laid out over its steps: the lines of the table and the points of the picture.
 
-use crate::mix::{MixLine, SourceTimeline};
+use crate::mix::{MixLine, RealRows, SourceTimeline};
 use coda_curriculum::{
     Curriculum, Progress, Settings,
-    expected::{self, Distribution, Distributions},
+    expected::{self, Distribution, Distributions, Expected},
     schedule::{phase_start, span_ratio},
 };
 use coda_manifests::Schedule;
@@ -150,6 +150,9 @@ pub(crate) struct Timeline {
     /// The rows of all sources, when there are such sources and the shares of all are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mix: Option<Vec<MixLine>>,
+    /// What the rows of the shard set come to, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shard_set_rows: Option<RealRows>,
     #[serde(skip)]
     pub(crate) points: Vec<Point>,
 }
@@ -200,6 +203,7 @@ impl Timeline {
             lines,
             sources: Vec::new(),
             mix: None,
+            shard_set_rows: None,
             points,
         }
     }
@@ -255,7 +259,7 @@ fn add_shapes(run: &Run<'_>, lines: &mut [Line]) {
 /// Values at steps; expectations are only computed anew when the settings change.
 pub(crate) struct Sampler<'a> {
     run: &'a Run<'a>,
-    last: Option<(Settings, expected::Expected)>,
+    last: Option<(Settings, Expected)>,
 }
 
 impl<'a> Sampler<'a> {
@@ -263,7 +267,8 @@ impl<'a> Sampler<'a> {
         Self { run, last: None }
     }
 
-    pub(crate) fn at(&mut self, step: u64) -> Values {
+    /// What the schedules say at a step, and what that comes to for full rows.
+    pub(crate) fn look(&mut self, step: u64) -> (Settings, Expected) {
         let run = self.run;
         let settings = run.curriculum.settings((run.progress)(step));
         let expected = match &self.last {
@@ -274,6 +279,11 @@ impl<'a> Sampler<'a> {
             }
         };
         self.last = Some((settings.clone(), expected));
+        (settings, expected)
+    }
+
+    pub(crate) fn at(&mut self, step: u64) -> Values {
+        let (settings, expected) = self.look(step);
         Values {
             p1: settings.p1,
             p2: settings.p2,
@@ -281,7 +291,7 @@ impl<'a> Sampler<'a> {
             block_sizes: settings.block_sizes,
             sampling_eps: settings.sampling_eps,
             conditioned_span_ratio: settings.span_ratio,
-            learning_rate: (run.learning_rate)(step),
+            learning_rate: (self.run.learning_rate)(step),
             expected_masked_fraction: expected.masked_fraction,
             expected_scored_tokens: expected.scored_tokens,
             expected_loss_weight: expected.loss_weight,

@@ -209,6 +209,31 @@ fn assert_self_contained(page: &str) {
 }
 
 #[test]
+fn show_says_what_the_rows_that_are_there_come_to() {
+    let house = House::with_shards();
+    let show = |more: &[&str]| {
+        let args =
+            ["show", "--manifest", "run.yaml", "--json", "curriculum.p1=0", "curriculum.p3=0"];
+        house.json(&[&args[..], more].concat())["shard_set_rows"].clone()
+    };
+    // Without strategies 0.5005 of the maskable positions are masked. Of 50 rows two have 12 pads; one of
+    // three in four positions is of the code's 27 rows, one in four of the text's 18.
+    let full = show(&["curriculum.p2=0"]);
+    let masked =
+        |value: &Value| value["first"]["expected_masked_fraction"].as_f64().expect("a share");
+    assert!((masked(&full) - 0.5005).abs() < 1e-9, "pads are masked as long as S2 is off: {full}");
+    let open = masked(&show(&["curriculum.p2=0", "train.score_pads=false"]));
+    let pads = (0.75 / 27.0 + 0.25 / 18.0) * 12.0 / f64::from(LENGTH);
+    assert!((open - 0.5005 * (1.0 - pads)).abs() < 0.1 * 0.5005 * pads, "{open}, {pads}");
+    assert_eq!(full["rows"], 400, "a hundred steps of four");
+    let text = house.stdout(&["show", "--manifest", "run.yaml", "curriculum.p2=0"]);
+    assert!(
+        text.contains("In the rows of the shard set, with their prompts and pads: 49."),
+        "{text}"
+    );
+}
+
+#[test]
 fn show_draws_the_rows_that_are_there() {
     let house = House::with_shards();
     house.stdout(&["show", "--manifest", "run.yaml", "--html", "a.html"]);
