@@ -227,10 +227,8 @@ fn show_says_what_the_rows_that_are_there_come_to() {
     assert!((open - 0.5005 * (1.0 - pads)).abs() < 0.1 * 0.5005 * pads, "{open}, {pads}");
     assert_eq!(full["rows"], 400, "a hundred steps of four");
     let text = house.stdout(&["show", "--manifest", "run.yaml", "curriculum.p2=0"]);
-    assert!(
-        text.contains("In the rows of the shard set, with their prompts and pads: 49."),
-        "{text}"
-    );
+    let said = "(the mean of 400 visits): masked 48.8% at first, 40.6% in the end;";
+    assert!(text.contains(said), "{text}");
 }
 
 #[test]
