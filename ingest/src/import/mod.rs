@@ -1,8 +1,8 @@
 //! Ids that another program has tokenized, into a shard set of packed rows.
 //!
 //! * [`files`]: which files are meant, and how wide their ids are;
-//! * [`megatron`], [`flat`], [`olmo`]: where the documents of a file lie;
-//! * [`run`]: documents to rows, and rows to a set.
+//! * `megatron`, `flat`, `olmo`: where the documents of a file lie;
+//! * [`import()`]: documents to rows, and rows to a set.
 //!
 //! A file that is not what it claims to be ends the import with its name and the place; a document
 //! that does not fit the tokenizer is one reject.
