@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     build::{BuildError, workers},
-    pipeline::{Done, Outcome, PipelineError, Place, SourcePlan, Step, drive},
+    pipeline::{Done, Outcome, PipelineError, Place, SourcePlan, Step, Steps, drive},
     plan::Plan,
     reject::Reject,
 };
@@ -19,10 +19,7 @@ use coda_shards::{
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::Receiver,
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// What [`TaskOptions::chunk_bytes`] should be: few files, little lost, little memory for the merge.
@@ -91,7 +88,7 @@ pub fn run_task(plan: &Plan, options: &TaskOptions<'_>) -> Result<TaskReport, Bu
                 let chunk = ChunkBuf::new();
                 let most = options.chunk_bytes;
                 SourceWriter { part, source, number, place: from, chunk, from, most }
-                    .run(&steps, full)
+                    .run(steps, full)
             })
             .map_err(BuildError::Pipeline)?;
         }
@@ -243,7 +240,7 @@ struct SourceWriter<'a> {
 }
 
 impl SourceWriter<'_> {
-    fn run(mut self, steps: &Receiver<Step>, full: &AtomicBool) -> Result<(), PipelineError> {
+    fn run(mut self, steps: Steps, full: &AtomicBool) -> Result<(), PipelineError> {
         for step in steps {
             let Step::Records(done) = step else {
                 return self.close().map_err(PipelineError::Commit);

@@ -1,8 +1,8 @@
 //! Results in the order of the records: packed, counted, written.
 
 use super::{
-    Commit, CommitError, PipelineError, Place, SourceProgress, SourceReport,
-    work::{Done, Outcome},
+    Commit, CommitError, PipelineError, Place, SourceProgress, SourceReport, work::Outcome,
+    workers::Step,
 };
 use crate::{
     decode::Location,
@@ -13,10 +13,7 @@ use crate::{
 use coda_manifests::Packing;
 use std::{
     path::PathBuf,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::Receiver,
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The code of conversations longer than a row, where the manifest drops them.
@@ -33,20 +30,12 @@ pub(crate) struct RowPlan<'a> {
     pub(crate) packing: Packing,
 }
 
-/// What comes out of the workers, in the order of the input.
-pub(crate) enum Step {
-    /// The records of a batch.
-    Records(Done),
-    /// The input has ended; a channel that closes without it was cut off.
-    End,
-}
-
 /// Packs, counts and writes what comes out of a source, from its start or from where it stood.
 pub(crate) fn commit_steps(
     plan: &RowPlan<'_>,
     commit: &mut dyn Commit,
     from: Option<SourceProgress>,
-    steps: Receiver<Step>,
+    steps: impl IntoIterator<Item = Step>,
     full: &AtomicBool,
 ) -> Result<SourceReport, PipelineError> {
     Committer::new(plan, commit, from).run(steps, full)
@@ -80,7 +69,7 @@ impl<'a> Committer<'a> {
 
     fn run(
         mut self,
-        steps: Receiver<Step>,
+        steps: impl IntoIterator<Item = Step>,
         full: &AtomicBool,
     ) -> Result<SourceReport, PipelineError> {
         let mut ended = self.place.file == Place::END;

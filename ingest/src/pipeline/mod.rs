@@ -1,9 +1,9 @@
 //! One source from files to rows: a reader, workers, a committer.
 //!
-//! The reader decodes on its own thread and fills bounded batches. Each batch is extracted and
-//! tokenized by the workers in parallel, results keep the order of the records. The committer packs
-//! and writes them in that order on a third thread. So the bytes written do not depend on the number
-//! of workers, and at most a handful of batches is in memory.
+//! The reader decodes on its own thread and fills bounded batches. Each worker takes a batch, extracts
+//! and tokenizes its records, and goes on to the next. The committer packs and writes the results in
+//! the order of the batches on a third thread. So the bytes written do not depend on the number of
+//! workers, and two or three batches a worker are in memory.
 //!
 //! Whenever the writing side says that everything so far is safe ([`Commit::row`]), the committer
 //! notes where it stands ([`SourceProgress`]); a source goes on from there by decoding the file at
@@ -12,6 +12,7 @@
 mod commit;
 mod progress;
 mod work;
+mod workers;
 
 pub use progress::{Place, SourceProgress};
 
@@ -19,7 +20,7 @@ use crate::{
     blobs::BlobStore,
     clean::Cleaner,
     contamination::Benchmarks,
-    decode::{Batch, BatchSink, DecodeError, DecodeOptions, Members, RawRecord, decode},
+    decode::{Batch, BatchSink, DecodeError, DecodeOptions, Members, decode},
     dedup::{DedupError, Deduper, Marker},
     fetch::{FetchError, Fetcher},
     pack::{Overlong, PackedRow},
@@ -30,10 +31,11 @@ use crate::{
 };
 use coda_cli::{Progress, signals::Stop};
 use coda_manifests::Packing;
-pub(crate) use commit::{RowPlan, Step, commit_steps};
+pub(crate) use commit::{RowPlan, commit_steps};
 pub(crate) use work::{Done, Outcome, Prepared, change, encode, prepare};
+pub(crate) use workers::{Step, Steps};
+use workers::{steps, work};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -42,10 +44,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{SyncSender, sync_channel},
     },
 };
-use work::decide;
 
 /// Batches waiting for the workers.
 const READ_AHEAD: usize = 2;
@@ -247,18 +248,18 @@ pub(crate) fn drive<T: Send>(
     files: &[InputFile],
     line: &Line<'_>,
     from: Place,
-    consume: impl FnOnce(Receiver<Step>, &AtomicBool) -> Result<T, PipelineError> + Send,
+    consume: impl FnOnce(Steps, &AtomicBool) -> Result<T, PipelineError> + Send,
 ) -> Result<T, PipelineError> {
     let full = AtomicBool::new(false);
     let full = &full;
     std::thread::scope(|scope| {
         let (to_workers, batches) = sync_channel(READ_AHEAD);
-        let (to_committer, steps) = sync_channel(1);
+        let (announce, steps) = steps(2 * line.workers.current_num_threads());
         let reader = std::thread::Builder::new()
             .name(READER_THREAD.to_owned())
             .spawn_scoped(scope, move || read(plan, files, line, from, &to_workers, full));
         let consumer = scope.spawn(move || consume(steps, full));
-        let worked = work(plan, line, from, batches, &to_committer, full);
+        let worked = work(plan, line, from, batches, &announce, full);
         // A reader that still waits ends with its channel, which `work` has dropped.
         let read = match reader {
             Ok(reader) => reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -267,10 +268,9 @@ pub(crate) fn drive<T: Send>(
             }
         };
         if read.is_ok() && matches!(worked, Ok(true)) {
-            // Nobody is there to take it when the budget is reached.
-            let _ = to_committer.send(Step::End);
+            announce.end();
         }
-        drop(to_committer);
+        drop(announce);
         let consumed = consumer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         worked?;
         match (consumed, read) {
@@ -322,61 +322,4 @@ fn read_error(error: DecodeError) -> PipelineError {
         // Nothing more is wanted. Damage was recorded where it was found.
         DecodeError::Closed | DecodeError::Damaged(_) => PipelineError::Stopped,
     }
-}
-
-/// Gives every batch to the workers; says whether all of them went through.
-fn work(
-    plan: &SourcePlan,
-    line: &Line<'_>,
-    from: Place,
-    batches: Receiver<Batch>,
-    to_committer: &SyncSender<Step>,
-    full: &AtomicBool,
-) -> Result<bool, DedupError> {
-    let mut behind = from.records;
-    for mut batch in batches {
-        if full.load(Ordering::Relaxed) || line.stop.requested().is_some() {
-            return Ok(false);
-        }
-        behind -= pass_over(&mut batch, from.file, behind);
-        if let Some(record) = batch.records.first() {
-            line.progress.note(plan.files[record.location.file as usize].name.clone());
-        }
-        let done = records(plan, line, &batch)?;
-        line.progress.advance(batch.consumed);
-        if to_committer.send(Step::Records(done)).is_err() {
-            return Ok(false);
-        }
-    }
-    Ok(line.stop.requested().is_none())
-}
-
-/// The records of a batch through the workers: at one go, or with a look at each document in between,
-/// so that no time goes into the ids of what is left out.
-fn records(plan: &SourcePlan, line: &Line<'_>, batch: &Batch) -> Result<Done, DedupError> {
-    let finish = |record: &RawRecord, prepared: Prepared<'_>| {
-        (record.location, encode(plan, line, batch, record, prepared))
-    };
-    let prepare = |record| prepare(plan, line, batch, record);
-    let skipped = batch.skipped_files;
-    let Some(dedup) = line.dedup else {
-        let whole = |record| finish(record, prepare(record));
-        let records = line.workers.install(|| batch.records.par_iter().map(whole).collect());
-        return Ok(Done { records, decided: Vec::new(), skipped });
-    };
-    let mut prepared: Vec<Prepared<'_>> =
-        line.workers.install(|| batch.records.par_iter().map(prepare).collect());
-    let decided = decide(&mut prepared, plan.number, dedup)?;
-    let rest = batch.records.par_iter().zip(prepared);
-    let records = line.workers.install(|| rest.map(|(record, own)| finish(record, own)).collect());
-    Ok(Done { records, decided, skipped })
-}
-
-/// Takes up to `most` records of `file` off the start of a batch: they are in rows already.
-fn pass_over(batch: &mut Batch, file: u32, most: u64) -> u64 {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let of_file = batch.records.iter().take_while(|record| record.location.file == file);
-    let count = of_file.take(most).count();
-    batch.records.drain(..count);
-    count as u64
 }

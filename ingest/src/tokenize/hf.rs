@@ -178,15 +178,7 @@ fn can_split(tokenizer: &Tokenizer) -> bool {
     let as_json = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
     let normalizer = as_json(serde_json::to_value(tokenizer.get_normalizer()));
     let pre = as_json(serde_json::to_value(tokenizer.get_pre_tokenizer()));
-    let steps = pre["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
-    let [first, second] = steps else { return false };
     (normalizer.is_null() || normalizer == json!({"type": "NFC"}))
-        && first["type"] == "Split"
-        && first["pattern"] == json!({"Regex": split::QWEN2_PATTERN})
-        && first["behavior"] == "Isolated"
-        && first["invert"] == false
-        && second["type"] == "ByteLevel"
-        && second["add_prefix_space"] == false
-        && second["use_regex"] == false
+        && split::is_qwen2(&pre)
         && tokenizer.get_added_tokens_decoder().values().all(is_control)
 }

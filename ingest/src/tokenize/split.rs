@@ -3,8 +3,23 @@
 //! Hugging Face `tokenizers` needs about twenty bytes of memory for a byte of text, so a document of
 //! many megabytes is cut first. A cut is safe where no token can reach across it whatever follows.
 
+use serde_json::{Value, json};
+
 /// The Qwen2/Qwen3 pre-tokenizer regex.
 pub const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Whether a `tokenizer.json` has the Qwen2 pre-tokenizer: [`QWEN2_PATTERN`], then bytes.
+pub(super) fn is_qwen2(pre_tokenizer: &Value) -> bool {
+    let steps = pre_tokenizer["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
+    matches!(steps, [split, bytes]
+        if split["type"] == "Split"
+            && split["pattern"] == json!({"Regex": QWEN2_PATTERN})
+            && split["behavior"] == "Isolated"
+            && split["invert"] == false
+            && bytes["type"] == "ByteLevel"
+            && bytes["add_prefix_space"] == false
+            && bytes["use_regex"] == false)
+}
 
 /// Pieces are at least this long before a cut is looked for.
 pub const PIECE_BYTES: usize = 128 * 1024;

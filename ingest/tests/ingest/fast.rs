@@ -141,6 +141,20 @@ fn what_is_not_covered_is_refused_with_a_reason() {
         *changed.pointer_mut(path).expect("is there") = value;
         changed.to_string()
     };
+    let ids = |tokens: &Value| -> Vec<u64> {
+        let each = tokens.as_array().expect("a list").iter();
+        each.map(|token| token["id"].as_u64().expect("an id")).collect()
+    };
+    let in_model = tokenizer["model"]["vocab"].as_object().expect("a vocabulary").len() as u64;
+    let next =
+        ids(&tokenizer["added_tokens"]).into_iter().fold(in_model, |next, id| next.max(id + 1));
+    let with_added = |content: &str, id: u64| {
+        let mut changed = tokenizer.clone();
+        let added = json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true});
+        changed["added_tokens"].as_array_mut().expect("a list").push(added);
+        changed.to_string()
+    };
     let cases = [
         (change("/normalizer", json!({"type": "NFKC"})), "normalizer"),
         (change("/model/type", json!("Unigram")), "model"),
@@ -152,8 +166,11 @@ fn what_is_not_covered_is_refused_with_a_reason() {
             "pre-tokenizer",
         ),
         (change("/model/merges/3", json!(["zzzz", "y"])), "before it exists"),
+        (with_added("a", next), "added token \"a\" has the id"),
+        (with_added("<|far|>", next + 1), "added token \"<|far|>\" has the id"),
         ("{".to_owned(), "another layout"),
     ];
+    FastEncoder::new(with_added("<|next|>", next).as_bytes(), false).expect("is covered");
     for (json, expected) in cases {
         let Err(error) = FastEncoder::new(json.as_bytes(), false) else {
             panic!("{expected} was accepted")

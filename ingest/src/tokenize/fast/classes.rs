@@ -2,10 +2,13 @@
 //! engines that Hugging Face `tokenizers` uses.
 //!
 //! Unicode versions differ between libraries, and a single reassigned character would change ids. So
-//! the table is filled at load time: `\p{L}`, `\p{N}` and `\s` by Oniguruma, stability under NFC by the
-//! normalization crate of `tokenizers`.
+//! the table is filled at run time: `\p{L}`, `\p{N}` and `\s` by Oniguruma, stability under NFC by the
+//! normalization crate of `tokenizers`. Asking about all of Unicode takes a tenth of a second, and most
+//! texts use a few hundred characters: the engines are asked about 256 neighbours at a time, when the
+//! first of them is met.
 
 use onig::Regex;
+use std::sync::OnceLock;
 use unicode_normalization_alignments::{
     IsNormalized, char::canonical_combining_class, is_nfc_quick,
 };
@@ -27,46 +30,73 @@ pub(super) enum Class {
 }
 
 const CODE_POINTS: usize = 0x11_0000;
+/// Code points that are asked about together.
+const BLOCK: usize = 256;
 const CLASS: u8 = 7;
 /// Set where NFC may change the character or its neighbourhood.
 const UNSTABLE: u8 = 8;
 
-/// One byte for each code point.
+/// One byte for each code point of a block.
+type Block = [u8; BLOCK];
+
+/// What is known of the characters so far, and whom to ask about the others.
 pub(super) struct Classes {
-    table: Vec<u8>,
+    patterns: [(Regex, Class); 3],
+    blocks: Box<[OnceLock<Box<Block>>]>,
 }
 
 impl Classes {
-    /// Asks the engines about every character (about a tenth of a second).
-    pub(super) fn ask() -> Result<Self, onig::Error> {
-        let all: String = (0..=char::MAX as u32).filter_map(char::from_u32).collect();
-        let mut table = vec![Class::Other as u8; CODE_POINTS];
-        for (pattern, class) in
-            [(r"\p{L}+", Class::Letter), (r"\p{N}+", Class::Number), (r"\s+", Class::Space)]
-        {
-            for (start, end) in Regex::new(pattern)?.find_iter(&all) {
+    pub(super) fn new() -> Result<Self, onig::Error> {
+        let pattern = |pattern, class| Regex::new(pattern).map(|regex| (regex, class));
+        let patterns = [
+            pattern(r"\p{L}+", Class::Letter)?,
+            pattern(r"\p{N}+", Class::Number)?,
+            pattern(r"\s+", Class::Space)?,
+        ];
+        let blocks = (0..CODE_POINTS / BLOCK).map(|_| OnceLock::new()).collect();
+        Ok(Self { patterns, blocks })
+    }
+
+    #[inline]
+    fn of(&self, code: usize) -> u8 {
+        let block = self.blocks[code / BLOCK].get_or_init(|| self.ask(code / BLOCK));
+        block[code % BLOCK]
+    }
+
+    /// Asks the engines about a block.
+    #[cold]
+    fn ask(&self, block: usize) -> Box<Block> {
+        let codes = block * BLOCK..(block + 1) * BLOCK;
+        let character = |code| u32::try_from(code).ok().and_then(char::from_u32);
+        let all: String = codes.filter_map(character).collect();
+        let mut table = Box::new([Class::Other as u8; BLOCK]);
+        for (pattern, class) in &self.patterns {
+            for (start, end) in pattern.find_iter(&all) {
                 for character in all[start..end].chars() {
-                    table[character as usize] = class as u8;
+                    table[character as usize % BLOCK] = *class as u8;
                 }
             }
         }
-        table['\n' as usize] = Class::LineEnd as u8;
-        table['\r' as usize] = Class::LineEnd as u8;
-        for character in all.chars().skip_while(|&c| c < FIRST_UNSTABLE) {
-            let stable = is_nfc_quick(std::iter::once(character)) == IsNormalized::Yes
-                && canonical_combining_class(character) == 0;
+        for character in all.chars() {
+            let own = &mut table[character as usize % BLOCK];
+            if matches!(character, '\n' | '\r') {
+                *own = Class::LineEnd as u8;
+            }
+            let stable = character < FIRST_UNSTABLE
+                || (is_nfc_quick(std::iter::once(character)) == IsNormalized::Yes
+                    && canonical_combining_class(character) == 0);
             if !stable {
-                table[character as usize] |= UNSTABLE;
+                *own |= UNSTABLE;
             }
         }
-        Ok(Self { table })
+        table
     }
 
     /// The class of the character that begins at `at`, and its length in bytes. `bytes` is UTF-8.
     #[inline]
     pub(super) fn at(&self, bytes: &[u8], at: usize) -> (Class, usize) {
         let (code, width) = decode(bytes, at);
-        let class = match self.table[code] & CLASS {
+        let class = match self.of(code) & CLASS {
             1 => Class::Letter,
             2 => Class::Number,
             3 => Class::Space,
@@ -94,7 +124,7 @@ impl Classes {
                     continue;
                 }
                 let (code, width) = decode(bytes, at);
-                if self.table[code] & UNSTABLE != 0 {
+                if self.of(code) & UNSTABLE != 0 {
                     return false;
                 }
                 at += width;
@@ -129,7 +159,7 @@ mod tests {
 
     #[test]
     fn ascii_is_as_the_windows_take_it() {
-        let classes = Classes::ask().expect("the patterns are valid");
+        let classes = Classes::new().expect("the patterns are valid");
         for byte in 0..0x80u8 {
             let expected = match byte {
                 b'a'..=b'z' | b'A'..=b'Z' => Class::Letter,
@@ -144,7 +174,7 @@ mod tests {
 
     #[test]
     fn stable_characters_are_untouched_by_nfc() {
-        let classes = Classes::ask().expect("the patterns are valid");
+        let classes = Classes::new().expect("the patterns are valid");
         let mut stable = 0;
         for character in (0..=char::MAX as u32).filter_map(char::from_u32) {
             let text = format!("e{character}\u{301}");

@@ -77,7 +77,7 @@ impl FastEncoder {
             Some((found.map_err(|e| NotCovered(e.to_string()))?, ids))
         };
         let encoder = Self {
-            classes: Classes::ask().map_err(|e| NotCovered(e.to_string()))?,
+            classes: Classes::new().map_err(|e| NotCovered(e.to_string()))?,
             merges: Merges::new(&model.merges, model.ids),
             nfc: model.nfc,
             added,

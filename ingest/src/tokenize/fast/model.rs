@@ -3,7 +3,7 @@
 use super::{merges::MOST_MERGES, words::MOST_IDS};
 use crate::tokenize::{
     hf::is_control_text,
-    split::QWEN2_PATTERN,
+    split::is_qwen2,
     vocabulary::{Controls, Ids},
 };
 use serde::Deserialize;
@@ -90,7 +90,9 @@ impl Model {
             normalizer if *normalizer == json!({"type": "NFC"}) => true,
             other => return Err(not_covered("normalizer", other)),
         };
-        pre_tokenizer(&file.pre_tokenizer)?;
+        if !is_qwen2(&file.pre_tokenizer) {
+            return Err(not_covered("pre-tokenizer", &file.pre_tokenizer));
+        }
         file.model.check_options()?;
         let added = added(&file.added_tokens, match_special_text)?;
         let (merges, ids) = file.model.symbols()?;
@@ -100,7 +102,7 @@ impl Model {
         for Added { id, content, special, .. } in file.added_tokens {
             // Ids that neither go on from the model's nor are the model's own are given anew when
             // `tokenizers` loads the file.
-            if vocabulary.get(content.as_str()).is_none_or(|known| *known != id) && id != next {
+            if id != vocabulary.get(content.as_str()).copied().unwrap_or(next) {
                 return Err(NotCovered(format!("its added token {content:?} has the id {id}")));
             }
             next = next.max(id + 1);
@@ -119,19 +121,6 @@ fn not_covered(what: &str, value: &Value) -> NotCovered {
         text.replace_range(end.., "…");
     }
     NotCovered(format!("its {what} is {text}"))
-}
-
-fn pre_tokenizer(value: &Value) -> Result<(), NotCovered> {
-    let steps = value["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
-    let covered = matches!(steps, [split, bytes]
-        if split["type"] == "Split"
-            && split["pattern"] == json!({"Regex": QWEN2_PATTERN})
-            && split["behavior"] == "Isolated"
-            && split["invert"] == false
-            && bytes["type"] == "ByteLevel"
-            && bytes["add_prefix_space"] == false
-            && bytes["use_regex"] == false);
-    if covered { Ok(()) } else { Err(not_covered("pre-tokenizer", value)) }
 }
 
 fn added(

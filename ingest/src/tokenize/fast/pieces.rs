@@ -108,7 +108,7 @@ mod tests {
     fn judge() -> &'static (Classes, Regex) {
         static JUDGE: OnceLock<(Classes, Regex)> = OnceLock::new();
         JUDGE.get_or_init(|| {
-            (Classes::ask().expect("valid"), Regex::new(QWEN2_PATTERN).expect("valid"))
+            (Classes::new().expect("valid"), Regex::new(QWEN2_PATTERN).expect("valid"))
         })
     }
 

@@ -248,7 +248,7 @@ mod tests {
 
     fn classes() -> &'static Classes {
         static CLASSES: OnceLock<Classes> = OnceLock::new();
-        CLASSES.get_or_init(|| Classes::ask().expect("valid"))
+        CLASSES.get_or_init(|| Classes::new().expect("valid"))
     }
 
     fn ends(width: Width, bytes: &[u8], at: usize, enough: usize, all: &mut Vec<usize>) -> usize {
