@@ -4,8 +4,8 @@
     python3 benches/ingest/compare.py --corpora DIR --tokenizer tokenizer.json [--rounds 3] [--only PART]
 
 DIR holds `dclm-like/*.jsonl.zst` with a key `text` and `stack-v2-like/*.parquet` with a column `content`.
-Parts: `tokenize` (text in memory to ids), `build` (files to finished, hashed rows of 8192 tokens, two
-threads), `read` (random rows in batches of 64). Prints tables in Markdown; rates are megabytes of text
+Parts: `tokenize` (text in memory to ids), `build` (files to finished, hashed rows of 8192 tokens, on
+one and two cores), `read` (random rows in batches of 64). Prints tables in Markdown; rates are megabytes of text
 (10^6 bytes) or rows per second of user and system time. The peers are installed into
 `target/venv-bench-*`.
 """
@@ -58,10 +58,17 @@ def environment(name: str) -> str:
     return str(python)
 
 
-def run(command: list[str]) -> dict:
-    """Runs a command to its end: what it printed, its CPU and wall seconds, its peak memory."""
+def run(command: list[str], cores: int | None = None) -> dict:
+    """Runs a command to its end: what it printed, its CPU and wall seconds, its peak memory.
+
+    With `cores` it is held to so many of them, whatever the number of its threads.
+    """
     start = time.perf_counter()
-    child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]),
+    )
     assert child.stdout
     printed = child.stdout.read().decode()
     _, status, usage = os.wait4(child.pid, 0)
@@ -118,12 +125,14 @@ def build(args: argparse.Namespace) -> None:
         found: dict[str, list[dict]] = {}
         size = 0
         for _ in range(args.rounds):
-            for name, command in {
-                "coda, 1 thread": [*coda, "1"], "coda, 2 threads": [*coda, "2"], "gigatoken": giga,
-            }.items():
+            for name, command, cores in (
+                ("coda, 1 core", [*coda, "1"], 1),
+                ("coda, 2 cores", [*coda, "2"], 2),
+                ("gigatoken, 2 cores", giga, 2),
+            ):
                 if name.startswith("coda"):
                     shutil.rmtree(out, ignore_errors=True)
-                result = run(command)
+                result = run(command, cores)
                 if name.startswith("coda"):
                     size = json.loads(result["printed"])["input_bytes"]
                 found.setdefault(name, []).append(result)

@@ -252,13 +252,12 @@ impl ShardWriter {
     }
 
     fn flush_batch(&mut self) -> Result<(), ShardError> {
-        let columns = std::mem::take(&mut self.columns);
         if self.shard.is_none() {
             self.shard = Some(self.open_shard()?);
         }
         if let Some(shard) = &mut self.shard {
-            shard.rows += columns.rows() as u64;
-            let written = shard.encoder.write(columns);
+            shard.rows += self.columns.rows() as u64;
+            let written = shard.encoder.write(&mut self.columns);
             written.map_err(|error| FileError::new("write", &shard.path, error))?;
         }
         Ok(())

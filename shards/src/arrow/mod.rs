@@ -104,19 +104,32 @@ impl Columns {
         self.span_ends.push(end(self.span_starts.len()));
     }
 
-    fn into_chunk(self, row_length: u32) -> Chunk<Box<dyn Array>> {
-        let tokens = plain(self.tokens);
-        let spans = vec![plain(self.span_starts), plain(self.span_lens)];
+    /// The columns as arrays, and once more the ids: with [`Columns::restart`] their memory is used
+    /// again. Fresh memory of some megabytes costs about as much as filling it.
+    fn take_chunk(&mut self, row_length: u32) -> (Chunk<Box<dyn Array>>, Buffer<u32>) {
+        let taken = std::mem::take(self);
+        let ids = Buffer::from(taken.tokens);
+        let tokens = PrimitiveArray::new(DataType::UInt32, ids.clone(), None).boxed();
+        let spans = vec![plain(taken.span_starts), plain(taken.span_lens)];
         let spans = StructArray::new(span_type(), spans, None).boxed();
-        Chunk::new(vec![
+        let chunk = Chunk::new(vec![
             FixedSizeListArray::new(tokens_type(row_length), tokens, None).boxed(),
-            list(DataType::UInt32, &self.segment_ends, plain(self.segments)),
-            plain(self.row_keys),
-            plain(self.sources),
-            plain(self.prefix_lens),
-            plain(self.valid_lens),
-            list(span_type(), &self.span_ends, spans),
-        ])
+            list(DataType::UInt32, &taken.segment_ends, plain(taken.segments)),
+            plain(taken.row_keys),
+            plain(taken.sources),
+            plain(taken.prefix_lens),
+            plain(taken.valid_lens),
+            list(span_type(), &taken.span_ends, spans),
+        ]);
+        (chunk, ids)
+    }
+
+    /// Takes the memory of a chunk that is gone for the next one.
+    fn restart(&mut self, ids: Buffer<u32>) {
+        if let Some(mut tokens) = ids.into_mut().right() {
+            tokens.clear();
+            self.tokens = tokens;
+        }
     }
 }
 
@@ -143,8 +156,13 @@ impl<W: Write> Encoder<W> {
         Ok(Self { writer: writer.map_err(io_error)?, row_length: index.row_length })
     }
 
-    pub(crate) fn write(&mut self, columns: Columns) -> io::Result<()> {
-        self.writer.write(&columns.into_chunk(self.row_length), None).map_err(io_error)
+    /// Writes a record batch and empties the columns.
+    pub(crate) fn write(&mut self, columns: &mut Columns) -> io::Result<()> {
+        let (chunk, ids) = columns.take_chunk(self.row_length);
+        self.writer.write(&chunk, None).map_err(io_error)?;
+        drop(chunk);
+        columns.restart(ids);
+        Ok(())
     }
 
     pub(crate) fn finish(mut self) -> io::Result<W> {

@@ -6,9 +6,12 @@ use crate::tokenize::{
     split::is_qwen2,
     vocabulary::{Controls, Ids},
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 use serde_json::{Value, json};
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// Why a tokenizer is left to the reference encoder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,11 +76,41 @@ struct BpeFile<'a> {
     options: BTreeMap<String, Value>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// In either of the two ways in which files write it.
 enum Merge<'a> {
-    Pair(#[serde(borrow)] [Cow<'a, str>; 2]),
-    Text(#[serde(borrow)] Cow<'a, str>),
+    Pair([Text<'a>; 2]),
+    Text(Text<'a>),
+}
+
+/// Borrowed where the file has no escapes in it.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Not `untagged`, which would copy each of some hundred thousand merges into a value of its own first.
+impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Merge<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("two tokens, in a list or with a space between them")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Merge::Text(Text(text.into())))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Merge::Text(Text(text.to_owned().into())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Merge::Pair)
+            }
+        }
+        from.deserialize_any(Either)
+    }
 }
 
 impl Model {
@@ -207,8 +240,8 @@ impl BpeFile<'_> {
 impl Merge<'_> {
     fn parts(&self) -> Result<(&str, &str), NotCovered> {
         match self {
-            Self::Pair([left, right]) => Ok((left, right)),
-            Self::Text(text) => text
+            Self::Pair([Text(left), Text(right)]) => Ok((left, right)),
+            Self::Text(Text(text)) => text
                 .split_once(' ')
                 .ok_or_else(|| NotCovered(format!("its merge {text:?} has no two parts"))),
         }
