@@ -1,5 +1,7 @@
 //! `coda-ingest`: corpora to shard sets.
 
+#[cfg(target_os = "linux")]
+mod allocator;
 mod commands;
 
 use clap::{Parser, Subcommand};
