@@ -1,6 +1,6 @@
 //! One row, masked and ready for a batch.
 
-use crate::metrics::Shares;
+use crate::metrics::{Count, Parting, Shares, Watch};
 use coda_curriculum::{
     Context, MaskPlan, RowView, Settings, SpecialIds, apply, expected, plan_row,
 };
@@ -72,27 +72,25 @@ fn segment_ids(clean: &[u32], eos: u32) -> Vec<u32> {
 pub struct StepTally {
     rows: u64,
     tokens: u64,
-    masked: u64,
     scored: u64,
-    strategies: [u64; 3],
-    expected: [f64; 4],
+    strategies: [Count; 3],
+    masked: Count,
 }
 
 impl StepTally {
     /// Counts a row.
     pub fn add(&mut self, row: &Prepared) {
         let plan = &row.plan;
+        let Shares { s1, s2, s3, masked } = row.expected;
         self.rows += 1;
         self.tokens += row.clean.len() as u64;
-        self.masked += plan.masked.len() as u64;
         self.scored += plan.masked.iter().filter(|&&j| j > 0).count() as u64;
-        for (count, taken) in self.strategies.iter_mut().zip([plan.s1, plan.s2, plan.s3]) {
-            *count += u64::from(taken);
+        let taken = [(plan.s1, s1), (plan.s2, s2), (plan.s3, s3)];
+        for (count, (taken, share)) in self.strategies.iter_mut().zip(taken) {
+            count.draw(taken, share);
         }
-        let Shares { s1, s2, s3, masked } = row.expected;
-        for (sum, value) in self.expected.iter_mut().zip([s1, s2, s3, masked]) {
-            *sum += value;
-        }
+        self.masked.observed += plan.masked.len() as f64;
+        self.masked.expected += masked * row.clean.len() as f64;
     }
 
     /// Scored positions: masked ones but position 0.
@@ -110,22 +108,73 @@ impl StepTally {
     /// What the masks came to.
     #[must_use]
     pub fn observed(&self) -> Shares {
-        let share = |count: u64| count as f64 / self.rows.max(1) as f64;
-        let [s1, s2, s3] = self.strategies.map(share);
-        Shares { s1, s2, s3, masked: self.masked as f64 / self.tokens.max(1) as f64 }
+        self.shares(|count| count.observed)
     }
 
     /// What the curriculum expects of rows of these shapes.
     #[must_use]
     pub fn expected(&self) -> Shares {
-        let [s1, s2, s3, masked] = self.expected.map(|sum| sum / self.rows.max(1) as f64);
-        Shares { s1, s2, s3, masked }
+        self.shares(|count| count.expected)
+    }
+
+    fn shares(&self, of: impl Fn(Count) -> f64) -> Shares {
+        let [s1, s2, s3] = self.strategies.map(|count| of(count) / self.rows.max(1) as f64);
+        Shares { s1, s2, s3, masked: of(self.masked) / self.tokens.max(1) as f64 }
+    }
+
+    /// Shows the step to the watch; gives what has parted from its expectation.
+    pub fn watch(&self, watch: &mut Watch) -> Vec<Parting> {
+        watch.step(self.rows, self.strategies, self.tokens, self.masked)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::segment_ids;
+    use super::{StepTally, prepare, segment_ids};
+    use crate::metrics::Watch;
+    use coda_curriculum::{Context, Settings, SpecialIds};
+    use coda_manifests::Profile;
+    use coda_shards::{Position, Row};
+
+    /// Steps of 8 rows with 40 ids of text, 8 of them a prompt, and 8 pads.
+    #[test]
+    fn the_masks_of_both_profiles_are_what_is_expected_of_them() {
+        let tokens: Vec<u32> = (10..58).collect();
+        let settings = Settings {
+            p1: 0.25,
+            p2: 0.1,
+            p3: 0.3,
+            block_sizes: vec![2, 5],
+            sampling_eps: 0.01,
+            span_ratio: 0.5,
+        };
+        for (profile, s3) in [(Profile::CodaPaper, 0.3), (Profile::CodaRepo, 1.0)] {
+            let (mut watch, mut seen) = (Watch::default(), 0.0);
+            for step in 0..2000 {
+                let context = Context { profile, seed: 3, step, score_pads: true };
+                let mut tally = StepTally::default();
+                for row_key in step * 8..step * 8 + 8 {
+                    let row = Row {
+                        tokens: &tokens,
+                        segments: &[0],
+                        row_key,
+                        source: 0,
+                        prefix_len: 8,
+                        valid_len: 40,
+                        maskable_starts: &[8],
+                        maskable_lens: &[32],
+                    };
+                    let position = Position { row: 0, epoch: 0 };
+                    let ids = SpecialIds { mask: 1, pad: 2 };
+                    tally.add(&prepare(position, &row, &settings, &context, ids, None));
+                }
+                assert_eq!(tally.watch(&mut watch), [], "{profile:?} step {step}");
+                assert!((tally.expected().s3 - s3).abs() < 1e-12);
+                seen += tally.observed().masked / 2000.0;
+            }
+            assert!((0.2..0.5).contains(&seen), "{seen}");
+        }
+    }
 
     #[test]
     fn an_end_token_belongs_to_the_document_it_ends() {

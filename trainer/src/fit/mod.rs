@@ -20,7 +20,7 @@ use crate::{
     },
     engine::Engine,
     feed::{Feed, HeldOutRows},
-    metrics::{EventWriter, HeldOut, MetricsFile, StepMetrics},
+    metrics::{EventWriter, HeldOut, MetricsFile, StepMetrics, Watch},
     model::{Grads, ModelConfig, Params},
     optim::Optimizer,
 };
@@ -111,6 +111,7 @@ pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failu
         saved: resumed_from.as_ref().map(|_| step),
         metrics: metrics.map_err(|error| file(&error))?,
         events: EventWriter::start(&options.out.join("tb"), step).map_err(|error| file(&error))?,
+        watch: Watch::default(),
     };
     let reporter = Reporter::start(job.recipe, options.progress, step);
     let exit = training.run(options, &reporter)?;
@@ -151,6 +152,8 @@ struct Training<'a> {
     saved: Option<u64>,
     metrics: MetricsFile,
     events: EventWriter,
+    /// Holds the masks against the curriculum.
+    watch: Watch,
 }
 
 impl Training<'_> {
@@ -168,7 +171,7 @@ impl Training<'_> {
                 self.save()?;
                 return Ok(Exit::Done);
             }
-            let mut line = self.one_step()?;
+            let (mut line, parted) = self.one_step()?;
             let last = self.step == recipe.total_steps;
             if last || is_due(self.step, recipe.eval_every) {
                 line.held_out = self.evaluate()?;
@@ -176,6 +179,9 @@ impl Training<'_> {
             }
             self.record(&line)?;
             reporter.step(&line);
+            for parting in &parted {
+                reporter.parted(self.step, parting);
+            }
             reporter.held_out(self.step, line.held_out.as_ref());
             if last || is_due(self.step, recipe.checkpoint_every) {
                 self.save()?;

@@ -1,6 +1,6 @@
 //! What a run says while it runs and when it ends.
 
-use crate::metrics::{HeldOut, StepMetrics};
+use crate::metrics::{HeldOut, Parting, StepMetrics};
 use coda_cli::{Progress, ProgressArgs, ProgressMode, human};
 use coda_manifests::Stage;
 use coda_stages::Recipe;
@@ -143,10 +143,19 @@ impl Reporter {
             "{}: step {step}/{} held-out loss {:.4} ({:.4} nats per masked token, {} rows)",
             self.label, self.total, held_out.loss, held_out.nats_per_token, held_out.rows
         );
+        self.say(&text);
+    }
+
+    /// Masks that are not what the curriculum expects.
+    pub(super) fn parted(&self, step: u64, parting: &Parting) {
+        self.say(&format!("{}: warning: step {step}/{}: {parting}", self.label, self.total));
+    }
+
+    fn say(&self, text: &str) {
         if self.plain {
             eprintln!("{text}");
         } else {
-            self.progress.say(&text);
+            self.progress.say(text);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Training, micro_batch, shown};
 use crate::{
     feed::{FeedError, StepTally},
-    metrics::StepMetrics,
+    metrics::{Parting, StepMetrics},
     optim::{clip_scale, global_norm, round_to_bf16, scale},
 };
 use coda_cli::{Exit, Failure};
@@ -12,8 +12,9 @@ use coda_shards::{ErrorClass, ShardError};
 use std::time::Instant;
 
 impl Training<'_> {
-    /// Trains on the next global batch. The parameters change only if loss and gradient are finite.
-    pub(super) fn one_step(&mut self) -> Result<StepMetrics, Failure> {
+    /// Trains on the next global batch. The parameters change only if loss and gradient are finite. Also
+    /// tells where the masks have parted from what the curriculum expects.
+    pub(super) fn one_step(&mut self) -> Result<(StepMetrics, Vec<Parting>), Failure> {
         let started = Instant::now();
         let (recipe, feed) = (self.job.recipe, self.job.feed);
         let step = self.step;
@@ -63,9 +64,10 @@ impl Training<'_> {
         }
         drop(params);
         self.step += 1;
+        let parted = tally.watch(&mut self.watch);
         let seconds = started.elapsed().as_secs_f64();
         let bits = |value: f64| format!("{:016x}", value.to_bits());
-        Ok(StepMetrics {
+        let line = StepMetrics {
             step: self.step,
             loss: Some(loss),
             loss_bits: Some(bits(loss)),
@@ -83,7 +85,8 @@ impl Training<'_> {
             held_out: None,
             seconds,
             tokens_per_second: tally.tokens() as f64 / seconds,
-        })
+        };
+        Ok((line, parted))
     }
 
     /// What went wrong, and where to look. Nothing has been changed or saved.

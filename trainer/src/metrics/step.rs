@@ -117,6 +117,10 @@ impl StepMetrics {
         put("curriculum/s1", self.observed.map(|o| o.s1));
         put("curriculum/s2", self.observed.map(|o| o.s2));
         put("curriculum/s3", self.observed.map(|o| o.s3));
+        put("curriculum/masked_expected", self.expected.map(|e| e.masked));
+        put("curriculum/s1_expected", self.expected.map(|e| e.s1));
+        put("curriculum/s2_expected", self.expected.map(|e| e.s2));
+        put("curriculum/s3_expected", self.expected.map(|e| e.s3));
         put("speed/tokens_per_second", self.loss.map(|_| self.tokens_per_second));
         put("held_out/loss", self.held_out_loss);
         put("held_out/nats_per_token", self.held_out.as_ref().map(|h| h.nats_per_token));
