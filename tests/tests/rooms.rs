@@ -36,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
 const CONFINED: [(&str, &[&str]); 11] = [
     ("polars", &["coda-ingest"]),
+    ("tikv-jemalloc", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
     ("dfdx", &["coda-trainer"]),
     ("gemm", &["coda-trainer"]),
