@@ -34,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
-const CONFINED: [(&str, &[&str]); 11] = [
+const CONFINED: [(&str, &[&str]); 12] = [
     ("polars", &["coda-ingest"]),
     ("tikv-jemalloc", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
