@@ -201,6 +201,20 @@ pub fn remove_leftovers(dir: &Path) -> Result<usize, FileError> {
     Ok(removed)
 }
 
+/// The names in a directory, sorted.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn names(dir: &Path) -> Result<Vec<String>, FileError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|error| FileError::new("read", dir, error))? {
+        let entry = entry.map_err(|error| FileError::new("read", dir, error))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Forces the entries of a directory to disk.
 ///
 /// # Errors

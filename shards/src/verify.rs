@@ -3,13 +3,12 @@
 use crate::{
     Index, ShardEntry, ShardError,
     blocks::damaged_blocks,
-    commit::FileError,
+    commit::{FileError, names},
     index::{FileEntry, INDEX_FILE},
     lock::LOCK_FILE,
     progress::PROGRESS_FILE,
     reader::MappedShard,
     row::{Rules, row_key},
-    writer::names,
 };
 use rayon::prelude::*;
 use serde::Serialize;

@@ -5,7 +5,7 @@ use crate::{
     arrow::{Columns, Encoder},
     blocks::Summing,
     card,
-    commit::{self, AtomicFile, FileError},
+    commit::{self, AtomicFile, FileError, names},
     growing::{GrowingFile, PARTIAL},
     index::{
         FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, README_FILE, REJECTS_FILE, TOKENIZER_FILE,
@@ -456,16 +456,6 @@ fn remove(path: &Path) -> Result<(), FileError> {
         }
         _ => Ok(()),
     }
-}
-
-pub(crate) fn names(dir: &Path) -> Result<Vec<String>, FileError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| FileError::new("read", dir, error))? {
-        let entry = entry.map_err(|error| FileError::new("read", dir, error))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn is_ours(name: &str) -> bool {

@@ -32,7 +32,7 @@ use std::{
     io::{self, Read as _},
     path::Path,
 };
-use stream::{Meter, Stream};
+use stream::Meter;
 
 /// Bytes looked at to tell an array from lines.
 const SNIFFED: usize = 512;
@@ -109,10 +109,9 @@ fn decode_stream(
     options: &DecodeOptions,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
-    let mut stream = Stream::open(&file.path, options.limits)?;
-    let mut meter = stream.meter();
-    let mut input = Input { reader: &mut stream, meter: &mut meter, path: &file.path, base: 0 };
-    decode_records(&mut input, (file.container, &file.path), 0, options, sink).map(drop)
+    stream::with_input(&file.path, options.limits, |input| {
+        decode_records(input, (file.container, &file.path), 0, options, sink).map(drop)
+    })
 }
 
 /// The records of a stream, numbered on from `before`; gives how many there were up to its end,

@@ -153,12 +153,21 @@ pub(super) fn decode_whole(
     options: &DecodeOptions,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
-    let mut stream = Stream::open(&file.path, options.limits)?;
-    let mut meter = stream.meter();
-    let mut input = Input { reader: &mut stream, meter: &mut meter, path: &file.path, base: 0 };
     let location = Location { number: 1, ..Location::default() };
     let is_code = file.container == Container::Code;
-    push_whole(&mut input, location, is_code.then_some(Path::new(&file.name)), options, sink)
+    let code = is_code.then_some(Path::new(&file.name));
+    with_input(&file.path, options.limits, |input| push_whole(input, location, code, options, sink))
+}
+
+/// Reads a file from its start.
+pub(super) fn with_input<T>(
+    path: &Path,
+    limits: Limits,
+    read: impl FnOnce(&mut Input<'_>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let mut stream = Stream::open(path, limits)?;
+    let mut meter = stream.meter();
+    read(&mut Input { reader: &mut stream, meter: &mut meter, path, base: 0 })
 }
 
 /// The whole of a stream as one document; `code` is its path when it is code.

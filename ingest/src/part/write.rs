@@ -14,7 +14,7 @@ use coda_cli::{Progress, signals::Stop};
 use coda_manifests::Data;
 use coda_shards::{
     DirLock, FileEntry, Specials, TOKENIZER_FILE,
-    commit::{FileError, write_atomic},
+    commit::{FileError, names, write_atomic},
 };
 use std::{
     fs,
@@ -196,16 +196,6 @@ fn check_folder(dir: &Path) -> Result<(), BuildError> {
             Err(PartError::Occupied { dir: dir.to_owned(), problem }.into())
         }
     }
-}
-
-fn names(dir: &Path) -> Result<Vec<String>, FileError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| FileError::new("read", dir, error))? {
-        let entry = entry.map_err(|error| FileError::new("read", dir, error))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn is_ours(name: &str) -> bool {

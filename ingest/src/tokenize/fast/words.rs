@@ -100,22 +100,22 @@ impl Words {
     ) {
         let Self { lines, long, batch } = self;
         let lines: &mut [Line] = bytemuck::cast_slice_mut(lines);
-        let known = batch.look(lines, long, bytes, start, ends);
-        let Batch { short, middle, merged_short, merged_middle, .. } = batch;
+        let count = batch.look(lines, long, bytes, start, ends);
+        let Batch { known, missing, short, middle, merged_short, merged_middle, .. } = batch;
         lanes::merge::<{ KEY_BYTES + 1 }>(merges, bytes, short, merged_short);
         lanes::merge::<{ lanes::LONGEST }>(merges, bytes, middle, merged_middle);
-        ids.reserve(known + batch.missing.len() * INLINE);
+        ids.reserve(count + missing.len() * INLINE);
         let (mut done, mut n_short, mut n_middle) = (0, 0, 0);
-        for &Missing { at, key, line, piece } in &batch.missing {
-            ids.extend_from_slice(&batch.known[done..at]);
+        for &Missing { at, key, line, piece } in &*missing {
+            ids.extend_from_slice(&known[done..at]);
             done = at;
             if key != NO_KEY {
-                let merged = batch.merged_short.ids(n_short);
+                let merged = merged_short.ids(n_short);
                 n_short += 1;
                 lines[line].keep(key, merged);
                 ids.extend_from_slice(merged);
             } else if piece.end - piece.start <= lanes::LONGEST {
-                let merged = batch.merged_middle.ids(n_middle);
+                let merged = merged_middle.ids(n_middle);
                 n_middle += 1;
                 long.keep(&bytes[piece.start..piece.end], merged);
                 ids.extend_from_slice(merged);
@@ -123,7 +123,7 @@ impl Words {
                 long.encode(merges, &bytes[piece.start..piece.end], ids);
             }
         }
-        ids.extend_from_slice(&batch.known[done..known]);
+        ids.extend_from_slice(&known[done..count]);
     }
 }
 
