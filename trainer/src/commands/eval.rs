@@ -3,6 +3,7 @@
 use super::inputs::{EngineArg, ManifestArgs, Rows};
 use crate::{
     checkpoint::{HfWeights, Store},
+    engine::Engine,
     feed::HeldOutRows,
     fit::{held_out_loss, micro_batch},
 };
@@ -52,7 +53,9 @@ impl Eval {
         let mut engine = self.engine.open(&config, Recompute::None)?;
         let held_out = HeldOutRows::choose(&feed, self.rows.unwrap_or(u64::MAX));
         let rows = micro_batch(&recipe) as usize;
-        let measured = held_out_loss(&feed, &held_out, &mut engine, &params, rows)?;
+        let mut loss =
+            |batch: &_, mask, denominator| engine.loss(&params, batch, mask, denominator);
+        let measured = held_out_loss(&feed, &held_out, &mut loss, rows)?;
         let Some(measured) = measured else {
             return Err(Failure::usage("the shard set has no held-out rows")
                 .hint("raise data.held_out above 0"));

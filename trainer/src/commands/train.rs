@@ -3,12 +3,12 @@
 use super::inputs::{EngineArg, ManifestArgs, Rows, init_path, path_failure};
 use crate::{
     checkpoint::Identity,
-    engine::Engine,
+    engine::{HostLearner, LearnerSettings},
     fit::{FitOptions, Job, Resume, fit, starting_model},
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, ProgressArgs, print_json, print_text, signals::Stop};
-use coda_manifests::{Engine as EngineKey, Manifest};
+use coda_manifests::{Engine as EngineKey, Manifest, MasterWeights};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -69,6 +69,10 @@ impl Train {
             .collect();
         let fingerprint = feed.set().fingerprint().to_owned();
         let model = || starting_model(&recipe, init.as_deref(), specials);
+        let settings = LearnerSettings {
+            grad_clip: recipe.grad_clip,
+            bf16_weights: recipe.master_weights == MasterWeights::Bf16,
+        };
         let job = Job {
             recipe: &recipe,
             feed: &feed,
@@ -83,9 +87,9 @@ impl Train {
                 "manifest": manifest,
             }),
             model: &model,
-            engine: &|config| {
+            learner: &|config, params, optimizer| {
                 let engine = engine_arg.open(config, recipe.recompute)?;
-                Ok(Box::new(engine) as Box<dyn Engine>)
+                Ok(Box::new(HostLearner::new(engine, params, optimizer, settings)))
             },
         };
         let options = FitOptions {

@@ -4,8 +4,10 @@
 //! references. This build has one, [`CpuEngine`].
 
 mod cpu;
+mod learner;
 
 pub use cpu::CpuEngine;
+pub use learner::{HostLearner, Learner, LearnerSettings, StepInput, StepOutput};
 
 use crate::model::{Grads, Params};
 use thiserror::Error;

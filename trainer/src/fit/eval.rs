@@ -2,12 +2,14 @@
 
 use super::step::feed_failure;
 use crate::{
-    engine::Engine,
+    engine::{Batch, EngineError, LossOutput},
     feed::{Feed, HeldOutRows},
     metrics::HeldOut,
-    model::Params,
 };
 use coda_cli::{Exit, Failure};
+
+/// Gives the loss of a batch, from its mask id and the denominator.
+pub type LossOf<'a> = dyn FnMut(&Batch, u32, f64) -> Result<LossOutput, EngineError> + 'a;
 
 /// The loss over held-out rows, `rows_at_once` at a time; nothing when no rows are held out.
 ///
@@ -16,8 +18,7 @@ use coda_cli::{Exit, Failure};
 pub fn held_out_loss(
     feed: &Feed,
     held_out: &HeldOutRows,
-    engine: &mut dyn Engine,
-    params: &Params,
+    loss: &mut LossOf<'_>,
     rows_at_once: usize,
 ) -> Result<Option<HeldOut>, Failure> {
     if held_out.is_empty() {
@@ -28,8 +29,7 @@ pub fn held_out_loss(
     let (mut sum, mut nats, mut scored) = (0.0, 0.0, 0);
     for rows in held_out.pieces(rows_at_once) {
         let rows = HeldOutRows::prepare(feed, rows).map_err(feed_failure)?;
-        let output = engine
-            .loss(params, &feed.batch(&rows), mask, denominator)
+        let output = loss(&feed.batch(&rows), mask, denominator)
             .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
         for (row, row_sum) in rows.iter().zip(&output.row_sums) {
             sum += row_sum;

@@ -7,7 +7,7 @@ mod report;
 mod setup;
 mod step;
 
-pub use eval::held_out_loss;
+pub use eval::{LossOf, held_out_loss};
 pub use report::Summary;
 pub use setup::{Resume, SetupError, starting_model};
 pub(crate) use setup::{model_config, optimizer_settings};
@@ -18,10 +18,10 @@ use crate::{
         CheckpointManifest, Identity, RunState, Store, TokenizerFiles, export_model,
         save_checkpoint,
     },
-    engine::Engine,
+    engine::{EngineError, Learner},
     feed::{Feed, HeldOutRows},
     metrics::{EventWriter, HeldOut, MetricsFile, StepMetrics, Watch},
-    model::{Grads, ModelConfig, Params},
+    model::{ModelConfig, Params},
     optim::Optimizer,
 };
 use coda_cli::{Exit, Failure, ProgressArgs, signals::Stop};
@@ -42,8 +42,9 @@ pub const FINAL_DIR: &str = "final";
 
 /// Gives the model to begin with.
 pub type ModelSource<'a> = dyn Fn() -> Result<(ModelConfig, Params), Failure> + 'a;
-/// Gives the engine for a model of a shape.
-pub type EngineSource<'a> = dyn Fn(&ModelConfig) -> Result<Box<dyn Engine>, Failure> + 'a;
+/// Gives what trains a model, from the parameters and the optimizer it begins with.
+pub type LearnerSource<'a> =
+    dyn Fn(&ModelConfig, Params, Optimizer) -> Result<Box<dyn Learner>, Failure> + 'a;
 
 /// What a run is made of.
 pub struct Job<'a> {
@@ -57,8 +58,8 @@ pub struct Job<'a> {
     pub description: Value,
     /// The model to begin with, asked for only when no checkpoint is resumed.
     pub model: &'a ModelSource<'a>,
-    /// The engine for a model of this shape.
-    pub engine: &'a EngineSource<'a>,
+    /// What trains it.
+    pub learner: &'a LearnerSource<'a>,
 }
 
 /// How to run it.
@@ -95,7 +96,7 @@ pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failu
     let set = job.feed.set();
     let mut training = Training {
         job,
-        engine: (job.engine)(&config)?,
+        learner: (job.learner)(&config, params, optimizer)?,
         store,
         tokenizer: TokenizerFiles {
             path: set.tokenizer_path(),
@@ -103,10 +104,7 @@ pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failu
             row_length: set.row_length(),
         },
         held_out: HeldOutRows::choose(job.feed, held_out_limit(job.recipe)),
-        grads: Grads::zeros(&params),
         config,
-        params,
-        optimizer,
         step,
         saved: resumed_from.as_ref().map(|_| step),
         metrics: metrics.map_err(|error| file(&error))?,
@@ -138,14 +136,11 @@ fn held_out_limit(recipe: &Recipe) -> u64 {
 
 struct Training<'a> {
     job: &'a Job<'a>,
-    engine: Box<dyn Engine>,
+    learner: Box<dyn Learner>,
     store: Store,
     tokenizer: TokenizerFiles,
     held_out: HeldOutRows,
     config: ModelConfig,
-    params: Params,
-    grads: Grads,
-    optimizer: Optimizer,
     /// Optimizer steps done.
     step: u64,
     /// The step of the newest checkpoint.
@@ -197,7 +192,9 @@ impl Training<'_> {
 
     fn evaluate(&mut self) -> Result<Option<HeldOut>, Failure> {
         let rows = micro_batch(self.job.recipe) as usize;
-        held_out_loss(self.job.feed, &self.held_out, self.engine.as_mut(), &self.params, rows)
+        let learner = &mut self.learner;
+        let mut loss = |batch: &_, mask, denominator| learner.loss(batch, mask, denominator);
+        held_out_loss(self.job.feed, &self.held_out, &mut loss, rows)
     }
 
     fn record(&mut self, line: &StepMetrics) -> Result<(), Failure> {
@@ -213,7 +210,8 @@ impl Training<'_> {
         self.save()?;
         let there = CheckpointManifest::verify(dir).is_ok_and(|found| found.step == self.step);
         if !there {
-            export_model(dir, &self.config, &self.params, &self.tokenizer, self.step)?;
+            let (params, _) = self.learner.state().map_err(|error| engine_failure(&error))?;
+            export_model(dir, &self.config, params, &self.tokenizer, self.step)?;
         }
         Ok(())
     }
@@ -236,8 +234,8 @@ impl Training<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let path = self.store.path(self.step);
-        let (config, params) = (&self.config, &self.params);
-        save_checkpoint(&path, config, params, &self.optimizer, &self.tokenizer, &run)?;
+        let (params, optimizer) = self.learner.state().map_err(|error| engine_failure(&error))?;
+        save_checkpoint(&path, &self.config, params, optimizer, &self.tokenizer, &run)?;
         self.store.published(self.step, recipe.checkpoint_keep)?;
         self.saved = Some(self.step);
         Ok(())
@@ -246,6 +244,11 @@ impl Training<'_> {
 
 fn is_due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
+}
+
+/// An engine that fails, as a user sees it.
+fn engine_failure(error: &EngineError) -> Failure {
+    Failure::from_error(Exit::CheckFailed, error)
 }
 
 /// The folder of a checkpoint, for messages.

@@ -1,13 +1,12 @@
 //! One optimizer step.
 
-use super::{Training, micro_batch, shown};
+use super::{Training, engine_failure, micro_batch, shown};
 use crate::{
+    engine::{StepInput, StepOutput},
     feed::{FeedError, StepTally},
     metrics::{Parting, StepMetrics},
-    optim::{clip_scale, global_norm, round_to_bf16, scale},
 };
 use coda_cli::{Exit, Failure};
-use coda_manifests::MasterWeights;
 use coda_shards::{ErrorClass, ShardError};
 use std::time::Instant;
 
@@ -19,50 +18,27 @@ impl Training<'_> {
         let (recipe, feed) = (self.job.recipe, self.job.feed);
         let step = self.step;
         let denominator = recipe.tokens_per_step() as f64;
-        let mask = feed.set().specials().mask;
-        let mut tally = StepTally::default();
-        let (mut row_sums, mut nats) = (Vec::new(), 0.0);
-        self.grads.reset();
+        let mask_id = feed.set().specials().mask;
+        let (mut tally, mut sigmas, mut batches) = (StepTally::default(), Vec::new(), Vec::new());
         let mut first = 0;
         while first < recipe.global_batch {
             let end = (first + micro_batch(recipe)).min(recipe.global_batch);
             let rows = feed.prepare(step, first..end).map_err(feed_failure)?;
             for row in &rows {
                 tally.add(row);
+                sigmas.push(row.plan.sigma);
             }
-            let output = self
-                .engine
-                .loss_and_grads(
-                    &self.params,
-                    &feed.batch(&rows),
-                    mask,
-                    denominator,
-                    &mut self.grads,
-                )
-                .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
-            for (row, sum) in rows.iter().zip(&output.row_sums) {
-                nats += sum * row.plan.sigma;
-            }
-            row_sums.extend(output.row_sums);
+            batches.push(feed.batch(&rows));
             first = end;
         }
-        // Summed row by row, so that the loss does not depend on the split into micro-batches.
-        let loss = row_sums.iter().sum::<f64>() / denominator;
-        let norm = global_norm(&self.grads.slices());
-        if !(loss.is_finite() && norm.is_finite()) {
+        let lr = recipe.lr_at(step);
+        let input = StepInput { batches: &batches, mask_id, denominator, lr };
+        let output = self.learner.step(&input).map_err(|error| engine_failure(&error))?;
+        let StepOutput { row_sums, loss, norm, clipped, applied } = output;
+        if !applied {
             return Err(self.not_finite(loss, norm, &row_sums));
         }
-        let clipped = recipe.grad_clip.and_then(|limit| clip_scale(norm, limit));
-        if let Some(factor) = clipped {
-            scale(&mut self.grads.slices_mut(), factor);
-        }
-        let lr = recipe.lr_at(step);
-        let mut params = self.params.slices_mut();
-        self.optimizer.step(lr, &mut params, &self.grads.slices());
-        if recipe.master_weights == MasterWeights::Bf16 {
-            round_to_bf16(&mut params);
-        }
-        drop(params);
+        let nats: f64 = row_sums.iter().zip(&sigmas).map(|(sum, sigma)| sum * sigma).sum();
         self.step += 1;
         let parted = tally.watch(&mut self.watch);
         let seconds = started.elapsed().as_secs_f64();
