@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that continuous integration calls, in the order in which a fault
 //! shows soonest.
 
-use crate::{process, python};
+use crate::{plugin, process, python};
 use clap::Args;
 use coda_cli::{Failure, human};
 use std::{
@@ -36,7 +36,13 @@ const CHECKS: [Check; 5] = [
         )
     }),
     ("test", || {
-        process::run(process::cargo().args(["test", "--release", "--locked", "--workspace"]))
+        plugin::prepare()?;
+        process::run(
+            process::cargo()
+                .args(["test", "--release", "--locked", "--workspace"])
+                // XLA's plugin would tell on stderr what it does.
+                .env("TF_CPP_MIN_LOG_LEVEL", "2"),
+        )
     }),
     ("python", python::cross_check),
 ];

@@ -3,6 +3,7 @@
 
 mod checks;
 mod memory;
+mod plugin;
 mod process;
 mod python;
 mod quickstart;
@@ -28,6 +29,8 @@ enum Task {
     Test(checks::Test),
     /// The heavy outside judges: `PyTorch` and transformers from `PyPI` (some GB) on our numbers.
     Judges(python::Judges),
+    /// Download the `PJRT` plugin for the CPU that the tests run programs on, and print its path.
+    Plugin,
     /// Licences, bans and sources of all dependencies (installs cargo-deny once).
     Deny,
     /// Hold ingest's peak memory on 500 MB of text against that on 50 MB.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
             Task::Quickstart(quickstart) => quickstart.run()?,
             Task::Test(test) => test.run()?,
             Task::Judges(judges) => judges.run()?,
+            Task::Plugin => plugin::run()?,
             Task::Deny => checks::deny()?,
             Task::BenchMemory(bench) => bench.run()?,
         }

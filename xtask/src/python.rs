@@ -71,7 +71,7 @@ fn package(root: &Path) -> PathBuf {
 }
 
 /// The target folder that this program was built in.
-fn target() -> Result<PathBuf, Failure> {
+pub(crate) fn target() -> Result<PathBuf, Failure> {
     let own = std::env::current_exe()
         .map_err(|e| Failure::io(format!("cannot find this program's own path: {e}")))?;
     own.ancestors()
@@ -92,12 +92,7 @@ fn environment(name: &str, folder: &Path) -> Result<PathBuf, Failure> {
     if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
-    eprintln!("python: making {}", directory.display());
-    process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory)).map_err(
-        |failure| {
-            failure.hint("the cross-checks need python3 (3.11 or later) with its venv module")
-        },
-    )?;
+    make(&directory)?;
     process::run(
         Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
@@ -106,4 +101,14 @@ fn environment(name: &str, folder: &Path) -> Result<PathBuf, Failure> {
     fs::write(&stamp, wanted)
         .map_err(|e| Failure::io(format!("cannot write {}: {e}", stamp.display())))?;
     Ok(python)
+}
+
+/// Makes an empty virtual environment.
+pub(crate) fn make(directory: &Path) -> Result<(), Failure> {
+    eprintln!("python: making {}", directory.display());
+    process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(directory)).map_err(
+        |failure| {
+            failure.hint("the cross-checks need python3 (3.11 or later) with its venv module")
+        },
+    )
 }
