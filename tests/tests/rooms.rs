@@ -4,7 +4,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("coda-random", &[]),
     ("coda-manifests", &[]),
     ("coda-cli", &[]),
@@ -16,12 +16,14 @@ const ARROWS: [(&str, &[&str]); 13] = [
         "coda-curriculum-cli",
         &["coda-cli", "coda-curriculum", "coda-manifests", "coda-shards", "coda-stages"],
     ),
+    ("coda-pjrt", &[]),
     (
         "coda-trainer",
         &[
             "coda-cli",
             "coda-curriculum",
             "coda-manifests",
+            "coda-pjrt",
             "coda-random",
             "coda-shards",
             "coda-stages",
@@ -34,12 +36,14 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
-const CONFINED: [(&str, &[&str]); 12] = [
+const CONFINED: [(&str, &[&str]); 14] = [
     ("polars", &["coda-ingest"]),
     ("tikv-jemalloc", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
     ("dfdx", &["coda-trainer"]),
     ("gemm", &["coda-trainer"]),
+    ("libloading", &["coda-pjrt"]),
+    ("prost", &["coda-pjrt"]),
     ("tokenizers", &["coda-curriculum-cli", "coda-ingest", "coda-trainer"]),
     ("indicatif", &["coda-cli", "coda-ingest"]),
     ("object_store", &["coda-ingest"]),
