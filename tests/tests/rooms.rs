@@ -4,8 +4,9 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("coda-random", &[]),
+    ("coda-hlo", &[]),
     ("coda-manifests", &[]),
     ("coda-cli", &[]),
     ("coda-shards", &["coda-manifests", "coda-random"]),
