@@ -67,14 +67,18 @@ impl ErrorCode {
         (16, Self::Unauthenticated),
     ];
 
-    pub(crate) fn from_number(number: i32) -> Self {
+    /// The code of that number; [`ErrorCode::Unknown`] for numbers that are none.
+    #[must_use]
+    pub fn from_number(number: i32) -> Self {
         Self::NUMBERS
             .into_iter()
             .find(|(known, _)| *known == number)
             .map_or(Self::Unknown, |(_, code)| code)
     }
 
-    pub(crate) fn number(self) -> i32 {
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> i32 {
         Self::NUMBERS.into_iter().find(|(_, code)| *code == self).map_or(2, |(number, _)| number)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::PjrtError;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The value of an option or an attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +59,11 @@ impl CompileOptions {
                 return Err(arguments(message));
             }
         };
+        // Plugins do not check this, and some abort the process.
+        let distinct: BTreeSet<i64> = ids.iter().copied().collect();
+        if distinct.len() != ids.len() {
+            return Err(arguments(format!("device ids {ids:?} name a device twice")));
+        }
         let overrides = self
             .overrides
             .iter()
@@ -193,6 +198,9 @@ mod tests {
             ids.encode().expect_err("two for one").to_string(),
             "2 device ids for 1 partitions"
         );
+        let twice =
+            CompileOptions { partitions: 2, device_ids: vec![5, 5], ..CompileOptions::default() };
+        assert!(twice.encode().expect_err("twice").to_string().contains("[5, 5]"));
         let list = vec![("xla_x".to_owned(), OptionValue::Ints(vec![1]))];
         let list = CompileOptions { overrides: list, ..CompileOptions::default() };
         assert!(list.encode().expect_err("a list").to_string().contains("xla_x"));

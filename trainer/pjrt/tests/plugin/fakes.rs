@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 /// A library of that C code.
-fn library(folder: &TempDir, name: &str, code: &str) -> PathBuf {
+pub(crate) fn library(folder: &TempDir, name: &str, code: &str) -> PathBuf {
     let source = folder.path().join(format!("{name}.c"));
     fs::write(&source, code).expect("written");
     let path = folder.path().join(format!("{name}.so"));
@@ -24,7 +24,7 @@ fn library(folder: &TempDir, name: &str, code: &str) -> PathBuf {
 }
 
 /// A table as the header begins: its size, no extensions, the version, then functions.
-fn table(size: usize, major: i32, functions: &str) -> String {
+pub(crate) fn table(size: usize, major: i32, functions: &str) -> String {
     format!(
         "#include <stddef.h>
         struct error {{ int code; }};

@@ -6,3 +6,4 @@ mod memory;
 mod refused;
 mod running;
 mod sharded;
+mod stores;

@@ -1,7 +1,9 @@
 //! Programs and arguments that are refused, each with a clear error.
 
 use crate::common::{DONATED, DOUBLE, client, compile, plugin};
-use coda_pjrt::{CompileOptions, ElementType, ErrorCode, PjrtError, Topology};
+use coda_pjrt::{
+    Client, ClientOptions, CompileOptions, ElementType, ErrorCode, PjrtError, Topology,
+};
 
 #[test]
 fn bad_text_is_an_error_of_the_plugin_that_names_it_and_the_place() {
@@ -117,4 +119,30 @@ fn a_donated_argument_of_the_wrong_size_is_refused_and_kept() {
     let executable = compile(&client, DONATED);
     let short = client.upload(&executable.addressable_devices()[0], &[0.0_f32], &[1]).expect("x");
     assert!(executable.execute(&[vec![&short]]).is_err());
+}
+
+/// What `docs/xla.md` says about several processes on the CPU; should it change, then so must that.
+#[test]
+fn the_cpu_plugin_numbers_processes_but_runs_no_program_over_two() {
+    let options = vec![
+        ("cpu_device_count".to_owned(), 2_i64.into()),
+        ("process_id".to_owned(), 1_i64.into()),
+    ];
+    let client = Client::new(plugin(), &ClientOptions { options, store: None }).expect("a client");
+    assert_eq!(client.process_index(), 1);
+    let devices = client.devices();
+    let ids: Vec<i64> = devices.iter().map(coda_pjrt::Device::id).collect();
+    assert_eq!(ids, [2048, 2049]);
+    assert!(devices.iter().all(|device| device.process_index() == 1 && device.is_addressable()));
+    let over =
+        |partitions, device_ids| CompileOptions { partitions, device_ids, overrides: vec![] };
+    let error = client.compile(DOUBLE, &over(2, vec![0, 2048])).expect_err("two processes");
+    assert!(error.to_string().contains("Multiprocess computations aren't implemented"), "{error}");
+    client.compile(DOUBLE, &over(2, ids)).expect("its own devices");
+    for name in ["num_nodes", "node_id"] {
+        let options = vec![(name.to_owned(), 2_i64.into())];
+        let error = Client::new(plugin(), &ClientOptions { options, store: None });
+        let error = error.expect_err("unknown").to_string();
+        assert!(error.contains("Unexpected option name") && error.contains(name), "{error}");
+    }
 }
