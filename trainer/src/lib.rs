@@ -11,6 +11,7 @@ pub mod commands;
 pub mod engine;
 pub mod feed;
 pub mod fit;
+pub mod launch;
 pub mod metrics;
 pub mod model;
 pub mod ops;
