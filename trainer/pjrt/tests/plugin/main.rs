@@ -7,3 +7,4 @@ mod refused;
 mod running;
 mod sharded;
 mod stores;
+mod topologies;
