@@ -58,10 +58,10 @@ impl PluginKind {
                  `pip install --no-deps lammps-jax-pjrt-cpu==0.11.2`, or name one with --plugin"
             }
             Self::Tpu => "run `pip install --no-deps libtpu` (Google's, under its terms)",
-            Self::Gpu => "run `pip install jax-cuda13-plugin`",
+            Self::Gpu => "run `pip install jax-cuda13-pjrt`",
             Self::Any => {
                 "name one with --plugin, or install one: `pip install --no-deps libtpu` for TPUs, \
-                 `pip install jax-cuda13-plugin` for GPUs, \
+                 `pip install jax-cuda13-pjrt` for GPUs, \
                  `pip install --no-deps lammps-jax-pjrt-cpu==0.11.2` for the CPU"
             }
         }
