@@ -280,6 +280,11 @@ fn check_train(train: &Train) -> Checked {
     positive("train.epochs", train.epochs)?;
     positive("train.global_batch", train.global_batch)?;
     positive("train.micro_batch", train.micro_batch)?;
+    positive("train.xla.mesh.data", Some(train.xla.mesh.data))?;
+    positive("train.xla.mesh.fsdp", Some(train.xla.mesh.fsdp))?;
+    positive("train.xla.mesh.tensor", Some(train.xla.mesh.tensor))?;
+    positive("train.xla.query_chunk", train.xla.query_chunk)?;
+    positive("train.xla.loss_chunk", train.xla.loss_chunk)?;
     if let (Some(global), Some(micro)) = (train.global_batch, train.micro_batch) {
         require(global % micro == 0, "train.micro_batch", || {
             format!("{micro} does not divide global_batch, {global}")

@@ -45,6 +45,7 @@ mod roots;
 mod schedule;
 mod token_count;
 mod types;
+mod xla;
 
 pub use cleaning::{
     Clean, CleanProfile, ControlCharacters, Decontaminate, Dedup, DedupScope, KeepOrStrip, Near,
@@ -64,3 +65,4 @@ pub use types::{
     MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Profile, Recompute, Source,
     SourceKind, Stage, Tokenizer, Train,
 };
+pub use xla::{Compute, MeshShape, Xla};

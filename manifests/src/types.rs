@@ -3,7 +3,7 @@
 
 use crate::{
     Blobs, Clean, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, TokenCount, Transform,
-    Unnest,
+    Unnest, Xla,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -354,6 +354,9 @@ pub struct Train {
     /// Precision of the weights that the optimizer updates.
     #[serde(default)]
     pub master_weights: MasterWeights,
+    /// What only the XLA engine reads.
+    #[serde(default)]
+    pub xla: Xla,
     /// Evaluation on the held-out rows.
     #[serde(default)]
     pub eval: Eval,

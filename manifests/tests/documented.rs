@@ -5,7 +5,7 @@ use coda_manifests::{
     Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, KeepOrStrip, LearningRate,
     LrSchedule, Manifest, MasterWeights, Model, Near, Newlines, Optimizer, OptimizerKind, Overlong,
     Packing, Recompute, Schedule, Source, SourceCurriculum, SourceKind, TokenCount, Tokenizer,
-    Train, Transform, Unnest, UnnestInto,
+    Train, Transform, Unnest, UnnestInto, Xla,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,6 +121,7 @@ fn everything_of_training() -> Train {
         score_pads: Some(false),
         recompute: Recompute::None,
         master_weights: MasterWeights::F32,
+        xla: Xla { query_chunk: Some(1), loss_chunk: Some(1), ..Xla::default() },
         eval: Eval { every: Some(1), batches: Some(1) },
         checkpoint: Checkpoint { every: Some(1), keep: Some(1) },
         log_every: Some(1),

@@ -2,7 +2,7 @@
 
 use crate::{Epochs, LearningRate};
 use coda_curriculum::{Curriculum, Progress};
-use coda_manifests::{Engine, MasterWeights, Overlong, Profile, Recompute, Stage};
+use coda_manifests::{Engine, MasterWeights, Overlong, Profile, Recompute, Stage, Xla};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides a run, with nothing left to defaults. Made by [`Recipe::resolve`].
@@ -48,6 +48,9 @@ pub struct Recipe {
     pub engine: Engine,
     /// Which activations are computed again.
     pub recompute: Recompute,
+    /// What only the XLA engine reads.
+    #[serde(default)]
+    pub xla: Xla,
     /// Precision of the weights that the optimizer updates.
     pub master_weights: MasterWeights,
     /// Steps between evaluations; 0: only at start and end.

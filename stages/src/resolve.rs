@@ -112,6 +112,7 @@ impl Recipe {
             model: model(manifest.model.as_ref()),
             engine: train.engine,
             recompute: train.recompute,
+            xla: train.xla,
             master_weights: train.master_weights,
             eval_every: train.eval.every.unwrap_or(tenth),
             eval_batches: train.eval.batches.unwrap_or(8),

@@ -23,7 +23,9 @@ const ARROWS: [(&str, &[&str]); 15] = [
         &[
             "coda-cli",
             "coda-curriculum",
+            "coda-hlo",
             "coda-manifests",
+            "coda-pjrt",
             "coda-pjrt",
             "coda-random",
             "coda-shards",

@@ -2,6 +2,7 @@
 
 use crate::PjrtError;
 use std::{
+    collections::HashMap,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -58,10 +59,10 @@ impl PluginKind {
                  `pip install --no-deps lammps-jax-pjrt-cpu==0.11.2`, or name one with --plugin"
             }
             Self::Tpu => "run `pip install --no-deps libtpu` (Google's, under its terms)",
-            Self::Gpu => "run `pip install jax-cuda13-pjrt`",
+            Self::Gpu => "run `pip install jax-cuda13-plugin`",
             Self::Any => {
                 "name one with --plugin, or install one: `pip install --no-deps libtpu` for TPUs, \
-                 `pip install jax-cuda13-pjrt` for GPUs, \
+                 `pip install jax-cuda13-plugin` for GPUs, \
                  `pip install --no-deps lammps-jax-pjrt-cpu==0.11.2` for the CPU"
             }
         }
@@ -76,58 +77,56 @@ impl PluginKind {
 /// # Errors
 /// If a named file does not exist, or if there is no plugin anywhere; the error lists every place.
 pub fn discover(explicit: Option<&Path>, kind: PluginKind) -> Result<PathBuf, PjrtError> {
-    let variables = |name: &str| env::var_os(name).map(PathBuf::from);
-    if let Some(named) = named(explicit, kind, &variables)? {
-        return Ok(named);
-    }
-    let packages: Vec<PathBuf> =
-        environment_packages().into_iter().chain(python_packages()).collect();
-    installed(kind, &packages, &beside_this_program())
-}
-
-/// The plugin that an option or a variable names. Whoever names a file means that one and no other.
-fn named(
-    explicit: Option<&Path>,
-    kind: PluginKind,
-    variables: &dyn Fn(&str) -> Option<PathBuf>,
-) -> Result<Option<PathBuf>, PjrtError> {
-    let by_variable = || {
-        let mut fitting = VARIABLES.iter().filter(|(_, of)| kind.takes(*of));
-        fitting.find_map(|(name, _)| {
-            let path = variables(name).filter(|path| !path.as_os_str().is_empty())?;
-            Some((*name, path))
-        })
+    let variables = VARIABLES
+        .iter()
+        .filter_map(|(name, _)| Some((*name, PathBuf::from(env::var_os(name)?))))
+        .filter(|(_, path)| !path.as_os_str().is_empty())
+        .collect();
+    let places = Places {
+        variables,
+        packages: environment_packages().into_iter().chain(python_packages()).collect(),
+        beside: beside_this_program(),
     };
-    match explicit.map(|path| ("--plugin", path.to_owned())).or_else(by_variable) {
-        None => Ok(None),
-        Some((_, path)) if path.is_file() => Ok(Some(path)),
-        Some((by, path)) => {
-            Err(missing(kind, vec![format!("  {}, which {by} names", path.display())]))
-        }
-    }
+    places.search(explicit, kind)
 }
 
-/// The plugin of an installed package, or for the CPU the one beside this program.
-fn installed(
-    kind: PluginKind,
-    packages: &[PathBuf],
-    beside: &[PathBuf],
-) -> Result<PathBuf, PjrtError> {
-    let mut looked = vec!["  --plugin and the variables: not given".to_owned()];
-    for (of, pattern) in WHEELS.iter().filter(|(of, _)| kind.takes(*of)) {
-        let beside = beside.iter().filter(|_| *of == PluginKind::Cpu);
-        for folder in packages.iter().chain(beside) {
-            if let Some(found) = matching(folder, pattern) {
-                return Ok(found);
+/// All that discovery depends on.
+struct Places {
+    variables: HashMap<&'static str, PathBuf>,
+    packages: Vec<PathBuf>,
+    beside: Vec<PathBuf>,
+}
+
+impl Places {
+    fn search(&self, explicit: Option<&Path>, kind: PluginKind) -> Result<PathBuf, PjrtError> {
+        let mut looked = Vec::new();
+        let missing =
+            |looked| PjrtError::NotFound { kind: kind.words(), looked, install: kind.install() };
+        let mut named = explicit.map(|path| ("--plugin", path)).into_iter().chain(
+            VARIABLES
+                .iter()
+                .filter(|(_, of)| kind.takes(*of))
+                .filter_map(|(name, _)| Some((*name, self.variables.get(name)?.as_path()))),
+        );
+        if let Some((by, path)) = named.next() {
+            if path.is_file() {
+                return Ok(path.to_owned());
             }
-            looked.push(format!("  {}", folder.join(pattern).display()));
+            // Whoever names a file means that one and no other.
+            return Err(missing(vec![format!("  {}, which {by} names", path.display())]));
         }
+        looked.push("  --plugin and the variables: not given".to_owned());
+        for (of, pattern) in WHEELS.iter().filter(|(of, _)| kind.takes(*of)) {
+            let beside = self.beside.iter().filter(|_| *of == PluginKind::Cpu);
+            for folder in self.packages.iter().chain(beside) {
+                if let Some(found) = matching(folder, pattern) {
+                    return Ok(found);
+                }
+                looked.push(format!("  {}", folder.join(pattern).display()));
+            }
+        }
+        Err(missing(looked))
     }
-    Err(missing(kind, looked))
-}
-
-fn missing(kind: PluginKind, looked: Vec<String>) -> PjrtError {
-    PjrtError::NotFound { kind: kind.words(), looked, install: kind.install() }
 }
 
 /// The file of that pattern; the last in order where several folders match, which is the newest
@@ -192,77 +191,71 @@ mod tests {
         path
     }
 
-    fn install(packages: &Path, beside: &Path, kind: PluginKind) -> Result<PathBuf, PjrtError> {
-        installed(kind, &[packages.to_owned()], &[beside.to_owned()])
+    fn places(packages: &[&Path], beside: &Path) -> Places {
+        Places {
+            variables: HashMap::new(),
+            packages: packages.iter().map(|path| (*path).to_owned()).collect(),
+            beside: vec![beside.to_owned()],
+        }
     }
 
     #[test]
-    fn installed_plugins_come_before_our_own_and_accelerators_before_the_cpu() {
+    fn named_plugins_come_before_installed_ones_and_these_before_our_own() {
         let folder = tempfile::tempdir().expect("a folder");
         let (packages, beside) = (folder.path().join("site-packages"), folder.path().join("pjrt"));
-        let find = |kind| install(&packages, &beside, kind).expect("found");
+        let mut places = places(&[&packages], &beside);
+        let find = |places: &Places, kind| places.search(None, kind).expect("found");
+
         let own = place(&beside, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so");
-        assert_eq!(find(PluginKind::Cpu), own);
-        let other = place(&packages, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so");
-        assert_eq!(find(PluginKind::Cpu), other);
-        assert_eq!(find(PluginKind::Any), other);
+        assert_eq!(find(&places, PluginKind::Cpu), own);
+        let installed = place(&packages, "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so");
+        assert_eq!(find(&places, PluginKind::Cpu), installed);
+        assert_eq!(find(&places, PluginKind::Any), installed);
         place(&packages, "jax_plugins/xla_cuda12/xla_cuda_plugin.so");
         let gpu = place(&packages, "jax_plugins/xla_cuda13/xla_cuda_plugin.so");
-        assert_eq!(find(PluginKind::Any), gpu);
+        assert_eq!(find(&places, PluginKind::Any), gpu);
         let tpu = place(&packages, "libtpu/libtpu.so");
-        assert_eq!(find(PluginKind::Any), tpu);
-        assert_eq!(find(PluginKind::Gpu), gpu);
-    }
+        assert_eq!(find(&places, PluginKind::Any), tpu);
+        assert_eq!(find(&places, PluginKind::Gpu), gpu);
 
-    #[test]
-    fn variables_name_plugins_of_their_kind_and_an_option_comes_first() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = |name| place(folder.path(), name);
-        let (cpu, any, tpu) = (file("cpu.so"), file("any.so"), file("tpu.so"));
-        let find = |explicit: Option<&Path>, kind, set: &[(&str, &PathBuf)]| {
-            let variables = |name: &str| {
-                set.iter().find(|(known, _)| *known == name).map(|(_, path)| (*path).clone())
-            };
-            named(explicit, kind, &variables).expect("all exist")
-        };
-        let one = [("TPU_LIBRARY_PATH", &tpu)];
-        assert_eq!(find(None, PluginKind::Tpu, &one), Some(tpu.clone()));
-        assert_eq!(find(None, PluginKind::Any, &one), Some(tpu.clone()));
-        assert_eq!(find(None, PluginKind::Cpu, &one), None);
-        let all = [
-            ("TPU_LIBRARY_PATH", &tpu),
-            ("PJRT_PLUGIN_LIBRARY_PATH", &any),
-            ("CODA_PJRT_CPU_PLUGIN", &cpu),
-        ];
-        assert_eq!(find(None, PluginKind::Tpu, &all), Some(any.clone()));
-        assert_eq!(find(None, PluginKind::Cpu, &all), Some(cpu.clone()));
-        assert_eq!(find(Some(&tpu), PluginKind::Cpu, &all), Some(tpu.clone()));
-        let empty = [("PJRT_PLUGIN_LIBRARY_PATH", &PathBuf::new())];
-        assert_eq!(find(None, PluginKind::Any, &empty), None);
+        let other = place(folder.path(), "other/libtpu.so");
+        places.variables.insert("TPU_LIBRARY_PATH", other.clone());
+        assert_eq!(find(&places, PluginKind::Tpu), other);
+        assert_eq!(find(&places, PluginKind::Cpu), installed);
+        let any = place(folder.path(), "any.so");
+        places.variables.insert("PJRT_PLUGIN_LIBRARY_PATH", any.clone());
+        assert_eq!(find(&places, PluginKind::Tpu), any);
+        places.variables.insert("CODA_PJRT_CPU_PLUGIN", own.clone());
+        assert_eq!(find(&places, PluginKind::Cpu), own);
+        assert_eq!(places.search(Some(&gpu), PluginKind::Cpu).expect("named"), gpu);
     }
 
     #[test]
     fn a_named_file_that_is_missing_is_an_error_that_names_it() {
-        let gone = PathBuf::from("/nowhere/gone.so");
-        let error = named(Some(&gone), PluginKind::Cpu, &|_| None).expect_err("missing");
-        assert!(error.to_string().contains("gone.so, which --plugin names"), "{error}");
-        let variables = |name: &str| (name == "CODA_PJRT_CPU_PLUGIN").then(|| gone.clone());
-        let error = named(None, PluginKind::Cpu, &variables).expect_err("missing");
-        assert!(error.to_string().contains("which CODA_PJRT_CPU_PLUGIN names"), "{error}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut places = places(&[], folder.path());
+        place(folder.path(), "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so");
+        let gone = folder.path().join("gone.so");
+        let error = places.search(Some(&gone), PluginKind::Cpu).expect_err("missing").to_string();
+        assert!(error.contains("gone.so, which --plugin names"), "{error}");
+        places.variables.insert("CODA_PJRT_CPU_PLUGIN", gone);
+        let error = places.search(None, PluginKind::Cpu).expect_err("missing").to_string();
+        assert!(error.contains("which CODA_PJRT_CPU_PLUGIN names"), "{error}");
     }
 
     #[test]
     fn an_error_lists_every_place_and_what_to_install() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (packages, beside) = (folder.path().join("site-packages"), folder.path().join("pjrt"));
-        let error = install(&packages, &beside, PluginKind::Cpu).expect_err("none");
+        let packages = folder.path().join("site-packages");
+        let places = places(&[&packages], &folder.path().join("pjrt"));
+        let error = places.search(None, PluginKind::Cpu).expect_err("none");
         let text = error.to_string();
         assert!(text.starts_with("found no PJRT plugin for the CPU; looked at:\n"), "{text}");
         assert!(text.contains("site-packages/fastatomstruct_xla_cpu/libpjrt_cpu.so"), "{text}");
         assert!(text.contains("pjrt/lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"), "{text}");
         assert!(!text.contains("libtpu"), "{text}");
         assert!(error.hint().expect("a hint").contains("cargo xtask plugin"));
-        let error = install(&packages, &beside, PluginKind::Tpu).expect_err("none");
+        let error = places.search(None, PluginKind::Tpu).expect_err("none");
         assert!(error.to_string().contains("libtpu/libtpu.so"), "{error}");
     }
 }

@@ -241,9 +241,6 @@ fn plugin_hint(code: ErrorCode, message: &str) -> Option<String> {
     let has = |part: &str| message.contains(part);
     let hint = if has("jellyfish") || has("No visible GPU") || has("TPU initialization failed") {
         "this machine shows no such accelerator: choose another plugin, or compile ahead of time"
-    } else if has("libtpu multi-process lockfile") {
-        "another process has loaded libtpu: wait for it, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1 to \
-         compile ahead of time beside it"
     } else if code == ErrorCode::ResourceExhausted || has("Ran out of memory") {
         "it does not fit: fewer rows at a time, smaller chunks, or a mesh of more devices"
     } else if code == ErrorCode::Unimplemented {
@@ -288,9 +285,5 @@ mod tests {
             "/lib/p.so (PJRT 0.81): PJRT_Client_Compile: ResourceExhausted: 16.54G of 15.75G"
         );
         assert!(error.hint().expect("a hint").contains("fewer rows"));
-        let hint = |message| plugin_hint(ErrorCode::Aborted, message).unwrap_or_default();
-        assert!(hint("accessing libtpu multi-process lockfile").contains("ALLOW_MULTIPLE"));
-        assert!(hint("No visible GPU devices.").contains("another plugin"));
-        assert_eq!(hint("something else"), "");
     }
 }

@@ -45,12 +45,14 @@ impl Identity {
     pub fn new(recipe: &Recipe, shard_set: &str, order: Value) -> Self {
         let mut recipe = plain(recipe);
         if let Some(keys) = recipe.as_object_mut() {
-            // `micro_batch` and `recompute` change the order of additions, not what is added.
+            // `micro_batch`, `recompute` and the engine with its keys change the order and the
+            // rounding of additions, not what is added.
             for key in [
                 "name",
                 "engine",
                 "micro_batch",
                 "recompute",
+                "xla",
                 "init",
                 "eval_every",
                 "eval_batches",

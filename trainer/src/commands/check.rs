@@ -1,14 +1,14 @@
 //! `coda-trainer check`: loss and gradients of one given batch (design §3).
 
-use super::inputs::EngineArg;
+use super::engines::EngineArgs;
 use crate::{
     checkpoint::{HfWeights, SafetensorsFile, Store, TensorSource, WeightType, write_safetensors},
-    engine::{Batch, Engine, EngineError},
+    engine::{Batch, EngineError},
     model::Grads,
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, print_json, print_text};
-use coda_manifests::Recompute;
+use coda_manifests::{Engine as EngineKey, Recompute};
 use coda_shards::commit::write_atomic;
 use serde_json::json;
 use std::{
@@ -38,9 +38,8 @@ pub(super) struct Check {
     /// Compute activations again in the backward pass instead of keeping them.
     #[arg(long)]
     recompute: bool,
-    /// What runs the model; cuda and xla are not in this build yet.
-    #[arg(long, value_enum, default_value_t, value_name = "ENGINE")]
-    engine: EngineArg,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -48,7 +47,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        self.engine.check()?;
+        self.engine.check(EngineKey::Auto)?;
         let dir = Store::locate(&self.checkpoint)?;
         let (config, params) = HfWeights::open(&dir)?.read()?;
         let mask = self.mask_id.or(config.mask_token_id).ok_or_else(|| {

@@ -1,15 +1,15 @@
 //! `coda-trainer eval`.
 
-use super::inputs::{EngineArg, ManifestArgs, Rows};
+use super::engines::EngineArgs;
+use super::inputs::{ManifestArgs, Rows};
 use crate::{
     checkpoint::{HfWeights, Store},
-    engine::Engine,
     feed::HeldOutRows,
     fit::{held_out_loss, micro_batch},
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, print_json, print_text};
-use coda_manifests::Recompute;
+use coda_manifests::{Engine as EngineKey, Recompute};
 use serde::Serialize;
 use std::{path::PathBuf, time::Instant};
 
@@ -24,9 +24,8 @@ pub(super) struct Eval {
     /// Held-out rows to measure on; without it, all of them.
     #[arg(long, value_name = "N")]
     rows: Option<u64>,
-    /// What runs the model; cuda and xla are not in this build yet.
-    #[arg(long, value_enum, default_value_t, value_name = "ENGINE")]
-    engine: EngineArg,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -45,7 +44,7 @@ struct Evaluated {
 impl Eval {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let started = Instant::now();
-        self.engine.check()?;
+        self.engine.check(EngineKey::Auto)?;
         let manifest = self.manifest.load(&[])?;
         let Rows { dir, recipe, feed, .. } = self.manifest.rows(&manifest)?;
         let checkpoint = Store::locate(&self.checkpoint)?;

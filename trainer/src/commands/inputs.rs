@@ -1,14 +1,12 @@
-//! What several commands read: manifests, shard sets, engines.
+//! What several commands read: manifests and shard sets.
 
 use crate::{
-    engine::CpuEngine,
     feed::{Feed, source_ranges},
     fit::{feed_failure, shard_exit},
-    model::{ModelConfig, RecomputePolicy},
 };
 use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure};
-use coda_manifests::{Manifest, ManifestError, PathError, Recompute, Stage};
+use coda_manifests::{Manifest, ManifestError, PathError, Stage};
 use coda_shards::{ShardSet, SourceRange};
 use coda_stages::{Recipe, RecipeError};
 use std::path::{Path, PathBuf};
@@ -57,47 +55,6 @@ impl StageArg {
             Self::Mid => "manifests/midtrain.yaml",
             Self::Post => "manifests/posttrain.yaml",
         }
-    }
-}
-
-/// An engine on the command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum EngineArg {
-    /// The fastest that this build and machine have: the CPU.
-    #[default]
-    Auto,
-    /// The CPU, f32, all cores.
-    Cpu,
-    /// Not in this build yet.
-    Cuda,
-    /// Not in this build yet.
-    Xla,
-}
-
-impl EngineArg {
-    /// The engine for models of this shape.
-    pub(super) fn open(
-        self,
-        config: &ModelConfig,
-        recompute: Recompute,
-    ) -> Result<CpuEngine, Failure> {
-        let policy = match recompute {
-            Recompute::None => RecomputePolicy::None,
-            Recompute::Layer => RecomputePolicy::Layer,
-        };
-        self.check()?;
-        Ok(CpuEngine::new(config.clone(), policy))
-    }
-
-    /// Refuses engines that are not there.
-    pub(super) fn check(self) -> Result<(), Failure> {
-        let name = match self {
-            Self::Auto | Self::Cpu => return Ok(()),
-            Self::Cuda => "cuda",
-            Self::Xla => "xla",
-        };
-        Err(Failure::usage(format!("this build does not have the {name} engine yet"))
-            .hint("use --engine cpu; no other engine exists in this version"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line of `coda-trainer` (design §3).
 
 mod check;
+mod engines;
 mod eval;
 mod export;
 mod inputs;

@@ -1,14 +1,14 @@
 //! `coda-trainer sample`.
 
-use super::inputs::EngineArg;
+use super::engines::EngineArgs;
 use crate::{
     checkpoint::{HfWeights, Store},
-    engine::{Engine, Ids},
+    engine::Ids,
     sample::{Algorithm, Canvas, PromptError, Sampler, Step, denoise},
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, Progress, ProgressArgs, print_json, print_text};
-use coda_manifests::Recompute;
+use coda_manifests::{Engine as EngineKey, Recompute};
 use coda_shards::commit::{AtomicFile, FileError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -77,9 +77,8 @@ pub(super) struct Sample {
     /// Write every step as a line of JSON: step, tokens, revealed positions.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// What runs the model; cuda and xla are not in this build yet.
-    #[arg(long, value_enum, default_value_t, value_name = "ENGINE")]
-    engine: EngineArg,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Print one JSON object instead of the text.
     #[arg(long)]
     json: bool,
@@ -178,7 +177,7 @@ impl Sample {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        self.engine.check()?;
+        self.engine.check(EngineKey::Auto)?;
         let refuse = |message: &str| Err(Failure::usage(message.to_owned()));
         if self.steps == Some(0) {
             return refuse("--steps must be at least 1");

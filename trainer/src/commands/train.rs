@@ -1,14 +1,14 @@
 //! `coda-trainer --stage …`: a training run.
 
-use super::inputs::{EngineArg, ManifestArgs, Rows, init_path, path_failure};
+use super::engines::EngineArgs;
+use super::inputs::{ManifestArgs, Rows, init_path, path_failure};
 use crate::{
     checkpoint::Identity,
-    engine::{HostLearner, LearnerSettings},
     fit::{FitOptions, Job, Resume, fit, starting_model},
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, ProgressArgs, print_json, print_text, signals::Stop};
-use coda_manifests::{Engine as EngineKey, Manifest, MasterWeights};
+use coda_manifests::Manifest;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -17,9 +17,8 @@ use std::path::PathBuf;
 pub(super) struct Train {
     #[command(flatten)]
     manifest: ManifestArgs,
-    /// What runs the model; cuda and xla are not in this build yet. Without it, train.engine.
-    #[arg(long, value_enum, value_name = "ENGINE")]
-    engine: Option<EngineArg>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// The run's folder: checkpoints, metrics.jsonl, tb, run.json. Without it, train.out, or
     /// runs/NAME.
     #[arg(long, value_name = "DIR")]
@@ -47,17 +46,13 @@ impl Train {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let steps: Vec<String> =
             self.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
-        let mut manifest = self.manifest.load(&steps)?;
+        let overrides = [steps, self.engine.overrides()].concat();
+        let mut manifest = self.manifest.load(&overrides)?;
         if let Some(out) = &self.out {
             manifest.allow(out).map_err(|error| path_failure(&error))?;
         }
-        let engine_arg = self.engine.unwrap_or(match manifest.train.engine {
-            EngineKey::Auto => EngineArg::Auto,
-            EngineKey::Cpu => EngineArg::Cpu,
-            EngineKey::Cuda => EngineArg::Cuda,
-            EngineKey::Xla => EngineArg::Xla,
-        });
-        engine_arg.check()?;
+        let of_manifest = manifest.train.engine;
+        self.engine.check(of_manifest)?;
         let out = self.out(&manifest)?;
         let stop = Stop::install()?;
         let Rows { dir, ranges, recipe, feed } = self.manifest.rows(&manifest)?;
@@ -69,17 +64,14 @@ impl Train {
             .collect();
         let fingerprint = feed.set().fingerprint().to_owned();
         let model = || starting_model(&recipe, init.as_deref(), specials);
-        let settings = LearnerSettings {
-            grad_clip: recipe.grad_clip,
-            bf16_weights: recipe.master_weights == MasterWeights::Bf16,
-        };
         let job = Job {
             recipe: &recipe,
             feed: &feed,
             identity: Identity::new(&recipe, &fingerprint, json!(order)),
             description: json!({
                 "coda": env!("CARGO_PKG_VERSION"),
-                "engine": "cpu",
+                "engine": self.engine.name(of_manifest),
+                "xla": recipe.xla,
                 "threads": rayon::current_num_threads(),
                 "shard_set": {"dir": dir, "fingerprint": fingerprint},
                 "init": init,
@@ -88,8 +80,7 @@ impl Train {
             }),
             model: &model,
             learner: &|config, params, optimizer| {
-                let engine = engine_arg.open(config, recipe.recompute)?;
-                Ok(Box::new(HostLearner::new(engine, params, optimizer, settings)))
+                self.engine.learner(&recipe, config, params, optimizer)
             },
         };
         let options = FitOptions {

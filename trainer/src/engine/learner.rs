@@ -49,6 +49,9 @@ pub struct LearnerSettings {
 
 /// A model that is being trained.
 pub trait Learner {
+    /// How many rows the batches of a step should have.
+    fn rows_at_once(&self) -> usize;
+
     /// One optimizer step on the sum of the batches' gradients. Nothing changes if loss or norm are
     /// not finite.
     ///
@@ -81,18 +84,30 @@ pub struct HostLearner<E> {
     grads: Grads,
     optimizer: Optimizer,
     settings: LearnerSettings,
+    rows_at_once: usize,
 }
 
 impl<E: Engine> HostLearner<E> {
-    /// A learner that begins with these parameters and this optimizer.
+    /// A learner that begins with these parameters and this optimizer, and takes so many rows
+    /// through one forward and backward pass.
     #[must_use]
-    pub fn new(engine: E, params: Params, optimizer: Optimizer, settings: LearnerSettings) -> Self {
+    pub fn new(
+        engine: E,
+        params: Params,
+        optimizer: Optimizer,
+        settings: LearnerSettings,
+        rows_at_once: usize,
+    ) -> Self {
         let grads = Grads::zeros(&params);
-        Self { engine, params, grads, optimizer, settings }
+        Self { engine, params, grads, optimizer, settings, rows_at_once }
     }
 }
 
 impl<E: Engine> Learner for HostLearner<E> {
+    fn rows_at_once(&self) -> usize {
+        self.rows_at_once
+    }
+
     fn step(&mut self, input: &StepInput<'_>) -> Result<StepOutput, EngineError> {
         let StepInput { batches, mask_id, denominator, lr } = *input;
         self.grads.reset();

@@ -1,10 +1,11 @@
 //! Engines: what turns a batch into a loss and gradients.
 //!
 //! All engines read the same [`Batch`], work on the same [`Params`] and are held to the same
-//! references. This build has one, [`CpuEngine`].
+//! references: [`CpuEngine`] and [`xla::XlaEngine`].
 
 mod cpu;
 mod learner;
+pub mod xla;
 
 pub use cpu::CpuEngine;
 pub use learner::{HostLearner, Learner, LearnerSettings, StepInput, StepOutput};
@@ -53,6 +54,28 @@ pub enum EngineError {
     /// The tape failed, which on the CPU means that memory ran out.
     #[error("the backward pass failed: {0}")]
     Tape(String),
+    /// Model, batch and device mesh do not fit together.
+    #[error("the device mesh does not fit: {0}")]
+    Mesh(String),
+    /// A plugin refused a program or its arguments.
+    #[error(transparent)]
+    Xla(Box<coda_pjrt::PjrtError>),
+}
+
+impl EngineError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Mesh(_) => Some(
+                "choose train.xla.mesh.{data,fsdp,tensor}, train.global_batch and \
+                 train.micro_batch so that they divide evenly"
+                    .to_owned(),
+            ),
+            Self::Xla(error) => error.hint(),
+            Self::Batch(_) | Self::Tape(_) => None,
+        }
+    }
 }
 
 /// Runs the model.

@@ -247,8 +247,8 @@ fn is_due(step: u64, every: u64) -> bool {
 }
 
 /// An engine that fails, as a user sees it.
-fn engine_failure(error: &EngineError) -> Failure {
-    Failure::from_error(Exit::CheckFailed, error)
+pub(crate) fn engine_failure(error: &EngineError) -> Failure {
+    Failure::from_error(Exit::CheckFailed, error).maybe_hint(error.hint())
 }
 
 /// The folder of a checkpoint, for messages.

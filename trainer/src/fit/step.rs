@@ -1,6 +1,6 @@
 //! One optimizer step.
 
-use super::{Training, engine_failure, micro_batch, shown};
+use super::{Training, engine_failure, shown};
 use crate::{
     engine::{StepInput, StepOutput},
     feed::{FeedError, StepTally},
@@ -20,9 +20,10 @@ impl Training<'_> {
         let denominator = recipe.tokens_per_step() as f64;
         let mask_id = feed.set().specials().mask;
         let (mut tally, mut sigmas, mut batches) = (StepTally::default(), Vec::new(), Vec::new());
+        let rows_at_once = u32::try_from(self.learner.rows_at_once()).unwrap_or(u32::MAX);
         let mut first = 0;
         while first < recipe.global_batch {
-            let end = (first + micro_batch(recipe)).min(recipe.global_batch);
+            let end = first.saturating_add(rows_at_once).min(recipe.global_batch);
             let rows = feed.prepare(step, first..end).map_err(feed_failure)?;
             for row in &rows {
                 tally.add(row);

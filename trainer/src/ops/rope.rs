@@ -33,6 +33,12 @@ impl Rotary {
         Self { len, half, cos: table(f64::cos), sin: table(f64::sin) }
     }
 
+    /// Cosines and sines `[len, head_dim / 2]`.
+    #[must_use]
+    pub fn tables(&self) -> [&[f32]; 2] {
+        [&self.cos, &self.sin]
+    }
+
     /// Rotates every head of every row of `x` `[n, heads · head_dim]` by its position (`n mod len`):
     /// `(a, b) → (a·cos - b·sin, b·cos + a·sin)` for the two halves of a head. `back` rotates the
     /// other way, which is also the gradient.

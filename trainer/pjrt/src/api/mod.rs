@@ -148,10 +148,8 @@ impl Api {
     /// As for [`Api::call`], and the function returns an `R`.
     unsafe fn raw<A: Args, R>(&self, function: Function<A>, args: &mut A) -> Result<R, PjrtError> {
         let address = self.address(function)?;
-        // Plugins are C++, and some let an exception out. Nobody can catch it here; with this ABI it
-        // ends the process, and without it its effect would be undefined.
         // SAFETY: the table of functions says that this is the function's type.
-        let call: unsafe extern "C-unwind" fn(*mut Padded<A>) -> R =
+        let call: unsafe extern "C" fn(*mut Padded<A>) -> R =
             unsafe { std::mem::transmute(address.as_ptr()) };
         let mut padded = Padded::new(*args);
         // SAFETY: `Args` promises that the structure begins with a head.

@@ -7,4 +7,3 @@ mod refused;
 mod running;
 mod sharded;
 mod stores;
-mod topologies;

@@ -1,0 +1,209 @@
+//! Engines on the command line.
+
+use crate::{
+    engine::{
+        CpuEngine, Engine, EngineError, HostLearner, Learner, LearnerSettings,
+        xla::{LOSS_CHUNK, QUERY_CHUNK, XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
+    },
+    fit::{engine_failure, micro_batch, optimizer_settings},
+    model::{ModelConfig, Params, RecomputePolicy},
+    optim::Optimizer,
+};
+use clap::{Args, ValueEnum};
+use coda_cli::{Exit, Failure};
+use coda_manifests::{Engine as EngineKey, MasterWeights, MeshShape, Recompute, Xla};
+use coda_pjrt::{PjrtError, PluginKind, discover};
+use coda_stages::Recipe;
+use std::path::PathBuf;
+
+/// What runs the model.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArgs {
+    /// What runs the model; cuda is not in this build yet.
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    engine: Option<EngineArg>,
+    /// The PJRT plugin of the XLA engine. Without it: the one that `$PJRT_PLUGIN_LIBRARY_PATH` or
+    /// `$TPU_LIBRARY_PATH` names, then those of installed Python packages.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// The XLA engine's devices by axis: fsdp=4, or data=2,fsdp=4,tensor=2 (train.xla.mesh).
+    #[arg(long, value_name = "AXES", value_parser = parse_mesh)]
+    mesh: Option<MeshShape>,
+}
+
+/// An engine on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum EngineArg {
+    /// The CPU.
+    #[default]
+    Auto,
+    /// The CPU, f32, all cores.
+    Cpu,
+    /// Not in this build yet.
+    Cuda,
+    /// Whole programs compiled by XLA, on the devices of a PJRT plugin: TPUs, GPUs, the CPU.
+    Xla,
+}
+
+impl EngineArgs {
+    /// The engine's name for records.
+    pub(super) fn name(&self, of_manifest: EngineKey) -> &'static str {
+        match self.kind(of_manifest) {
+            EngineArg::Xla => "xla",
+            EngineArg::Cuda => "cuda",
+            EngineArg::Auto | EngineArg::Cpu => "cpu",
+        }
+    }
+
+    /// Overrides of manifest keys that these options stand for.
+    pub(super) fn overrides(&self) -> Vec<String> {
+        let axes = |mesh: MeshShape| {
+            [("data", mesh.data), ("fsdp", mesh.fsdp), ("tensor", mesh.tensor)]
+                .map(|(axis, size)| format!("train.xla.mesh.{axis}={size}"))
+        };
+        self.mesh.map(axes).into_iter().flatten().collect()
+    }
+
+    /// Refuses engines that are not there, and options of another engine.
+    pub(super) fn check(&self, of_manifest: EngineKey) -> Result<(), Failure> {
+        match self.kind(of_manifest) {
+            EngineArg::Auto | EngineArg::Cpu if self.plugin.is_some() || self.mesh.is_some() => {
+                Err(Failure::usage("--plugin and --mesh are options of the XLA engine")
+                    .hint("add --engine xla, or leave them out"))
+            }
+            EngineArg::Xla | EngineArg::Auto | EngineArg::Cpu => Ok(()),
+            EngineArg::Cuda => Err(Failure::usage("this build does not have the cuda engine yet")
+                .hint("use --engine cpu, or --engine xla with a plugin for your GPU")),
+        }
+    }
+
+    /// The engine for models of this shape.
+    pub(super) fn open(
+        &self,
+        config: &ModelConfig,
+        recompute: Recompute,
+    ) -> Result<Box<dyn Engine>, Failure> {
+        self.check(EngineKey::Auto)?;
+        Ok(match self.kind(EngineKey::Auto) {
+            EngineArg::Xla => {
+                let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
+                Box::new(self.open_xla(config, &xla)?)
+            }
+            _ => Box::new(cpu(config, recompute)),
+        })
+    }
+
+    /// What trains a model by a recipe.
+    pub(super) fn learner(
+        &self,
+        recipe: &Recipe,
+        config: &ModelConfig,
+        params: Params,
+        optimizer: Optimizer,
+    ) -> Result<Box<dyn Learner>, Failure> {
+        let settings = LearnerSettings {
+            grad_clip: recipe.grad_clip,
+            bf16_weights: recipe.master_weights == MasterWeights::Bf16,
+        };
+        if self.kind(recipe.engine) != EngineArg::Xla {
+            let engine = cpu(config, recipe.recompute);
+            let rows = micro_batch(recipe) as usize;
+            return Ok(Box::new(HostLearner::new(engine, params, optimizer, settings, rows)));
+        }
+        let engine = self.open_xla(config, &recipe.xla)?;
+        let failed = |error: EngineError| engine_failure(&error);
+        let rows = rows_of_a_pass(
+            recipe.xla.mesh,
+            recipe.global_batch as usize,
+            recipe.micro_batch.map(|rows| rows as usize),
+            micro_batch(recipe) as usize,
+        );
+        let rows = rows.map_err(failed)?;
+        let (platform, version) = engine.platform();
+        let MeshShape { data, fsdp, tensor } = recipe.xla.mesh;
+        eprintln!(
+            "xla on {platform} ({version}), mesh data={data} fsdp={fsdp} tensor={tensor}, {rows} \
+             rows a pass"
+        );
+        let of_optimizer = optimizer_settings(&recipe.optimizer);
+        let learner = XlaLearner::new(engine, params, optimizer, &of_optimizer, settings, rows);
+        Ok(Box::new(learner.map_err(failed)?))
+    }
+
+    fn open_xla(&self, config: &ModelConfig, xla: &Xla) -> Result<XlaEngine, Failure> {
+        let plugin = discover(self.plugin.as_deref(), PluginKind::Any)
+            .map_err(|error| plugin_failure(&error))?;
+        let options = XlaOptions {
+            plugin,
+            mesh: xla.mesh,
+            compute: xla.compute,
+            query_chunk: xla.query_chunk.map_or(QUERY_CHUNK, |chunk| chunk as usize),
+            loss_chunk: xla.loss_chunk.map_or(LOSS_CHUNK, |chunk| chunk as usize),
+        };
+        XlaEngine::open(config, &options).map_err(|error| match &error {
+            EngineError::Xla(error) => plugin_failure(error),
+            error => Failure::from_error(Exit::Usage, error).maybe_hint(error.hint()),
+        })
+    }
+
+    fn kind(&self, of_manifest: EngineKey) -> EngineArg {
+        self.engine.unwrap_or(match of_manifest {
+            EngineKey::Auto => EngineArg::Auto,
+            EngineKey::Cpu => EngineArg::Cpu,
+            EngineKey::Cuda => EngineArg::Cuda,
+            EngineKey::Xla => EngineArg::Xla,
+        })
+    }
+}
+
+fn cpu(config: &ModelConfig, recompute: Recompute) -> CpuEngine {
+    let policy = match recompute {
+        Recompute::None => RecomputePolicy::None,
+        Recompute::Layer => RecomputePolicy::Layer,
+    };
+    CpuEngine::new(config.clone(), policy)
+}
+
+/// A plugin that is missing is a matter of usage; one that fails does not fit the machine.
+fn plugin_failure(error: &PjrtError) -> Failure {
+    let exit = match error {
+        PjrtError::NotFound { .. } => Exit::Usage,
+        _ => Exit::Incompatible,
+    };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+/// `fsdp=4`, `data=2,tensor=2`: axes that are not named have one device.
+pub(super) fn parse_mesh(text: &str) -> Result<MeshShape, String> {
+    let mut mesh = MeshShape::default();
+    for part in text.split(',') {
+        let (axis, size) = part.split_once('=').ok_or_else(|| format!("`{part}` has no `=`"))?;
+        let size: u32 = match size.trim().parse() {
+            Ok(size) if size > 0 => size,
+            _ => return Err(format!("`{size}` is not a number of devices")),
+        };
+        match axis.trim() {
+            "data" => mesh.data = size,
+            "fsdp" => mesh.fsdp = size,
+            "tensor" => mesh.tensor = size,
+            other => return Err(format!("`{other}` is not an axis: data, fsdp, tensor")),
+        }
+    }
+    Ok(mesh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_mesh;
+    use coda_manifests::MeshShape;
+
+    #[test]
+    fn a_mesh_is_read_axis_by_axis() {
+        assert_eq!(parse_mesh("fsdp=4"), Ok(MeshShape { fsdp: 4, ..MeshShape::default() }));
+        let all = MeshShape { data: 2, fsdp: 3, tensor: 5 };
+        assert_eq!(parse_mesh("tensor=5, data=2,fsdp=3"), Ok(all));
+        for (text, word) in [("fsdp", "no `=`"), ("fsdp=0", "number"), ("pp=2", "not an axis")] {
+            assert!(parse_mesh(text).unwrap_err().contains(word), "{text}");
+        }
+    }
+}

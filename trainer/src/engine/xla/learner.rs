@@ -1,0 +1,294 @@
+//! The learner whose parameters and optimizer state stay on the devices from step to step.
+
+use super::{
+    Sharding, Spread, XlaEngine, arguments,
+    batch::Pass,
+    mesh::{self, batch_parts, batch_sharding},
+    optimizer::{StateTensorKind, scalars, state_of},
+    place_passes,
+    program::{Geometry, StepSettings},
+    session::{Program, Session},
+    weights::{self, Stacked},
+};
+use crate::{
+    engine::{Batch, EngineError, Learner, LearnerSettings, LossOutput, StepInput, StepOutput},
+    model::Params,
+    optim::{Optimizer, OptimizerSettings, StateError, clip_scale},
+};
+use coda_manifests::MeshShape;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+/// Trains a model with one program per step.
+pub struct XlaLearner {
+    engine: XlaEngine,
+    settings: StepSettings,
+    rows_at_once: usize,
+    kinds: Vec<StateTensorKind>,
+    /// Weights, then state, in the order of the step's arguments; donated to every step.
+    held: Vec<Spread>,
+    /// Steps made.
+    steps: u64,
+    program: Option<(Geometry, usize, Program)>,
+    /// Time that compiling the step took.
+    compiled_in: Duration,
+    /// The state in this process's memory, as it was at `steps`.
+    host: Option<(Params, Optimizer)>,
+    /// What the state is fetched into.
+    empty: Optimizer,
+}
+
+impl XlaLearner {
+    /// A learner that begins with these parameters and this optimizer. `rows_at_once` is how many
+    /// rows of a batch go through one forward and backward pass.
+    ///
+    /// # Errors
+    /// If `rows_at_once` cannot be shared out over the mesh, or the devices have no room.
+    pub fn new(
+        engine: XlaEngine,
+        params: Params,
+        optimizer: Optimizer,
+        optimizer_settings: &OptimizerSettings,
+        settings: LearnerSettings,
+        rows_at_once: usize,
+    ) -> Result<Self, EngineError> {
+        let parts = engine.batch_parts();
+        if !rows_at_once.is_multiple_of(parts) {
+            return Err(EngineError::Mesh(format!(
+                "{rows_at_once} rows cannot be shared out over the {parts} parts of data and fsdp"
+            )));
+        }
+        let session_mesh = engine.session.mesh();
+        let kinds = state_of(optimizer_settings, &engine.blueprint.weights, session_mesh);
+        let mut held = engine.place_weights(|index| params.get(index))?;
+        held.extend(place_state(&engine, &kinds, &optimizer, &params)?);
+        Ok(Self {
+            settings: StepSettings {
+                optimizer: optimizer_settings.clone(),
+                grad_clip: settings.grad_clip,
+                bf16_weights: settings.bf16_weights,
+            },
+            engine,
+            rows_at_once,
+            kinds,
+            held,
+            steps: optimizer.steps(),
+            program: None,
+            compiled_in: Duration::ZERO,
+            empty: optimizer.clone(),
+            host: Some((params, optimizer)),
+        })
+    }
+
+    /// The engine.
+    #[must_use]
+    pub const fn engine(&self) -> &XlaEngine {
+        &self.engine
+    }
+
+    /// How long the step's program took to compile.
+    #[must_use]
+    pub const fn compiled_in(&self) -> Duration {
+        self.compiled_in
+    }
+
+    /// Fetches weights and state.
+    fn fetch(&self) -> Result<(Params, Optimizer), EngineError> {
+        let config = &self.engine.blueprint.config;
+        let session = &self.engine.session;
+        let list = crate::model::layout(config);
+        let mut values: Vec<Vec<f32>> = list.iter().map(|t| vec![0.0; t.elements()]).collect();
+        let stacked = &self.engine.blueprint.weights;
+        let (weights, state) = self.held.split_at(stacked.len());
+        for (stacked, spread) in stacked.iter().zip(weights) {
+            fetch_members(session, stacked, spread, |index, at, own| {
+                values[index][at..at + own.len()].copy_from_slice(own);
+            })?;
+        }
+        let params = Params::from_values(config, values);
+        let mut parts: HashMap<String, Vec<f32>> = HashMap::new();
+        for (kind, spread) in self.kinds.iter().zip(state) {
+            let size = kind.tensor.member_elements();
+            let mut members: HashMap<usize, Vec<f32>> = HashMap::new();
+            fetch_members(session, &kind.tensor, spread, |index, at, own| {
+                let member = members.entry(index).or_insert_with(|| vec![0.0; size]);
+                member[at..at + own.len()].copy_from_slice(own);
+            })?;
+            let named = |(index, values): (usize, _)| {
+                (format!("{}.{}", list[index].name, kind.part), values)
+            };
+            parts.extend(members.into_iter().map(named));
+        }
+        let mut optimizer = self.empty.clone();
+        let restored = optimizer.restore(self.steps, |name, _| {
+            parts.remove(name).ok_or_else(|| StateError {
+                name: name.to_owned(),
+                problem: "it is not on the devices".to_owned(),
+            })
+        });
+        restored.map_err(|error| EngineError::Mesh(error.to_string()))?;
+        Ok((params, optimizer))
+    }
+
+    fn passes(&self, input: &StepInput<'_>) -> Result<(Geometry, Vec<Pass>), EngineError> {
+        let Some(first) = input.batches.first() else {
+            return Err(EngineError::Batch("a step of no rows".to_owned()));
+        };
+        let rows = input.batches.iter().map(|batch| batch.rows).max().unwrap_or(0);
+        let geometry = self.engine.geometry(rows, first.len, first.segment_ids.is_some());
+        let vocabulary = self.engine.blueprint.config.vocab_size;
+        let pass = |batch: &Batch| {
+            if batch.len != first.len || batch.segment_ids.is_some() != geometry.segments {
+                return Err(EngineError::Batch("the batches of a step differ in shape".to_owned()));
+            }
+            Pass::new(batch, input.mask_id, vocabulary, &geometry)
+        };
+        Ok((geometry, input.batches.iter().map(pass).collect::<Result<_, _>>()?))
+    }
+
+    /// The step's program for this geometry, compiled when it is first needed.
+    fn compile(&mut self, geometry: Geometry, passes: usize) -> Result<(), EngineError> {
+        let there = matches!(&self.program, Some((g, p, _)) if *g == geometry && *p == passes);
+        if !there {
+            let started = Instant::now();
+            let module = self.engine.blueprint.step(&geometry, passes, &self.settings);
+            let program = self.engine.session.compile(&module)?;
+            self.compiled_in = started.elapsed();
+            self.program = Some((geometry, passes, program));
+        }
+        Ok(())
+    }
+}
+
+impl Learner for XlaLearner {
+    fn rows_at_once(&self) -> usize {
+        self.rows_at_once
+    }
+
+    fn step(&mut self, input: &StepInput<'_>) -> Result<StepOutput, EngineError> {
+        let (geometry, passes) = self.passes(input)?;
+        self.compile(geometry, passes.len())?;
+        self.engine.place_rotary(geometry.len)?;
+        let session = &self.engine.session;
+        let own = place_passes(session, &geometry, &passes, true)?;
+        let numbers =
+            scalars(&self.settings.optimizer, self.steps + 1, input.lr, input.denominator);
+        let numbers = [session.place(&numbers, &[numbers.len()], &Sharding::replicated(1))?];
+        let rotary = &self.engine.rotary[&geometry.len];
+        let (_, _, program) = self.program.as_ref().expect("compiled above");
+        self.host = None;
+        let mut results = program.run(&arguments(&[&self.held, &own, rotary, &numbers]))?;
+        let rest = results.split_off(self.held.len());
+        self.held = results;
+        let [losses, norm, applied] = &rest[..] else {
+            unreachable!("losses, norm and whether anything changed")
+        };
+        let norm = f64::from(norm[0].download::<f32>()?[0]);
+        let applied = applied[0].download::<i32>()?[0] != 0;
+        let dims = [passes.len(), geometry.parts, geometry.capacity()];
+        let losses: Vec<f32> = session.fetch(losses, &dims, &batch_sharding(3, 1))?;
+        let row_sums: Vec<f64> = passes
+            .iter()
+            .zip(losses.chunks_exact(geometry.parts * geometry.capacity()))
+            .flat_map(|(pass, losses)| pass.row_sums(&geometry, losses))
+            .collect();
+        let loss = row_sums.iter().sum::<f64>() / input.denominator;
+        if applied {
+            self.steps += 1;
+        }
+        let clipped = self.settings.grad_clip.and_then(|limit| clip_scale(norm, limit));
+        Ok(StepOutput { row_sums, loss, norm, clipped, applied })
+    }
+
+    fn loss(
+        &mut self,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+    ) -> Result<LossOutput, EngineError> {
+        let count = self.engine.blueprint.weights.len();
+        self.engine.loss_of(&self.held[..count], batch, mask_id, denominator)
+    }
+
+    fn state(&mut self) -> Result<(&Params, &Optimizer), EngineError> {
+        if self.host.is_none() {
+            self.host = Some(self.fetch()?);
+        }
+        let (params, optimizer) = self.host.as_ref().expect("fetched above");
+        Ok((params, optimizer))
+    }
+}
+
+/// Lays an optimizer's state over the devices.
+fn place_state(
+    engine: &XlaEngine,
+    kinds: &[StateTensorKind],
+    optimizer: &Optimizer,
+    params: &Params,
+) -> Result<Vec<Spread>, EngineError> {
+    let state = optimizer.state();
+    let by_name: HashMap<&str, &[f32]> =
+        state.iter().map(|tensor| (tensor.name.as_str(), tensor.values)).collect();
+    let mesh = engine.session.mesh();
+    let place = |kind: &StateTensorKind| {
+        let member = |index: usize| {
+            let name = format!("{}.{}", params.layout()[index].name, kind.part);
+            by_name[name.as_str()]
+        };
+        let piece = |device| weights::cut(&kind.tensor, mesh, device, member);
+        Ok(engine.session.place_pieces(piece)?)
+    };
+    kinds.iter().map(place).collect()
+}
+
+/// Downloads every piece of a stacked tensor once.
+fn fetch_members(
+    session: &Session,
+    stacked: &Stacked,
+    spread: &Spread,
+    mut member: impl FnMut(usize, usize, &[f32]),
+) -> Result<(), EngineError> {
+    let mesh = session.mesh();
+    for (device, buffer) in spread.iter().enumerate() {
+        if mesh::is_first_holder(mesh, device, &stacked.sharding) {
+            let values: Vec<f32> = buffer.download()?;
+            weights::paste(stacked, mesh, device, &values, &mut member);
+        }
+    }
+    Ok(())
+}
+
+/// Rows of one forward and backward pass on a mesh: what a manifest asks for, or `on_a_device` for
+/// every part of the batch; the largest number up to that which divides the global batch and can be
+/// shared out.
+///
+/// # Errors
+/// If the global batch cannot be shared out over the mesh.
+pub fn rows_of_a_pass(
+    mesh: MeshShape,
+    global_batch: usize,
+    asked: Option<usize>,
+    on_a_device: usize,
+) -> Result<usize, EngineError> {
+    let parts = batch_parts(mesh);
+    if !global_batch.is_multiple_of(parts) {
+        return Err(EngineError::Mesh(format!(
+            "train.global_batch is {global_batch}, which data={} fsdp={} do not divide",
+            mesh.data, mesh.fsdp
+        )));
+    }
+    if let Some(asked) = asked {
+        if !asked.is_multiple_of(parts) {
+            return Err(EngineError::Mesh(format!(
+                "train.micro_batch is {asked}, which data={} fsdp={} do not divide",
+                mesh.data, mesh.fsdp
+            )));
+        }
+        return Ok(asked);
+    }
+    let per_part = global_batch / parts;
+    let fits = (1..=on_a_device.clamp(1, per_part)).rev().find(|&n| per_part.is_multiple_of(n));
+    Ok(fits.unwrap_or(1) * parts)
+}

@@ -1,0 +1,354 @@
+//! The XLA engine: the whole training step as one program, compiled and run by a PJRT plugin on
+//! one device or a mesh of them.
+//!
+//! ```text
+//! ModelConfig ─model, loss, optimizer─▶ graph ─coda-hlo─▶ text ─coda-pjrt─▶ executable
+//! Params ─weights, mesh─▶ buffers ◀─ step ─▶ buffers ─▶ Params
+//! ```
+//!
+//! How a batch, the parameters and the optimizer's state are split over devices is said in the
+//! program's text ([`mesh`]); what is sent between devices is XLA's business.
+
+mod ahead;
+mod attention;
+mod batch;
+mod learner;
+mod loss;
+mod mesh;
+mod model;
+mod optimizer;
+mod program;
+mod session;
+mod weights;
+
+pub use ahead::StepProgram;
+pub use learner::{XlaLearner, rows_of_a_pass};
+
+use super::{Batch, Engine, EngineError, Ids, LossOutput};
+use crate::model::{Grads, ModelConfig, Params};
+use batch::{Pass, rows_of};
+use coda_hlo::{ElementType, Module, Sharding};
+use coda_manifests::{Compute, MeshShape};
+use coda_pjrt::{Buffer, PjrtError};
+use mesh::{batch_parts, batch_sharding, devices};
+use program::{Blueprint, Chunks, Geometry, geometry};
+use session::{Program, Session, Spread};
+use std::{collections::HashMap, path::PathBuf, rc::Rc, sync::Arc};
+
+/// Queries whose scores exist at a time where the manifest says nothing.
+pub const QUERY_CHUNK: usize = 512;
+
+/// Scored tokens whose logits exist at a time where the manifest says nothing.
+pub const LOSS_CHUNK: usize = 512;
+
+/// How the engine is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XlaOptions {
+    /// The plugin's file.
+    pub plugin: PathBuf,
+    /// The device mesh.
+    pub mesh: MeshShape,
+    /// Type of activations and products.
+    pub compute: Compute,
+    /// See [`QUERY_CHUNK`].
+    pub query_chunk: usize,
+    /// See [`LOSS_CHUNK`].
+    pub loss_chunk: usize,
+}
+
+/// Runs the model through XLA.
+pub struct XlaEngine {
+    blueprint: Blueprint,
+    session: Session,
+    chunks: Chunks,
+    programs: HashMap<Kind, Rc<Program>>,
+    /// The parameters of the last call, on the devices: calls in a row have the same.
+    placed: Option<(Params, Vec<Spread>)>,
+    rotary: HashMap<usize, [Spread; 2]>,
+}
+
+/// What distinguishes programs of one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Loss(Geometry),
+    Gradients(Geometry),
+    Logits(Geometry, usize),
+}
+
+impl From<PjrtError> for EngineError {
+    fn from(error: PjrtError) -> Self {
+        Self::Xla(Box::new(error))
+    }
+}
+
+impl XlaEngine {
+    /// Opens the plugin for models of this shape.
+    ///
+    /// # Errors
+    /// If the plugin cannot be loaded, has too few devices, or the mesh does not fit the model.
+    pub fn open(config: &ModelConfig, options: &XlaOptions) -> Result<Self, EngineError> {
+        let mesh = options.mesh;
+        let kv_heads = config.num_key_value_heads;
+        if !kv_heads.is_multiple_of(mesh.tensor as usize) {
+            return Err(EngineError::Mesh(format!(
+                "tensor={} does not divide the {kv_heads} key and value heads",
+                mesh.tensor
+            )));
+        }
+        let session = Session::open(&options.plugin, mesh)?;
+        let (wanted, found) = (devices(mesh), session.available());
+        if wanted > found {
+            return Err(EngineError::Mesh(format!(
+                "data={} fsdp={} tensor={} are {wanted} devices, the plugin has {found}",
+                mesh.data, mesh.fsdp, mesh.tensor
+            )));
+        }
+        let is_cpu = session.platform().0.eq_ignore_ascii_case("cpu");
+        let compute = match options.compute {
+            Compute::F32 => ElementType::F32,
+            Compute::Auto if is_cpu => ElementType::F32,
+            Compute::Bf16 | Compute::Auto => ElementType::Bf16,
+        };
+        let (query_chunk, loss_chunk) = (options.query_chunk, options.loss_chunk);
+        Ok(Self {
+            blueprint: Blueprint::new(config, mesh),
+            session,
+            chunks: Chunks { compute, query_chunk, loss_chunk },
+            programs: HashMap::new(),
+            placed: None,
+            rotary: HashMap::new(),
+        })
+    }
+
+    /// The platform behind the plugin, with its version.
+    #[must_use]
+    pub fn platform(&self) -> (&str, &str) {
+        self.session.platform()
+    }
+
+    /// Groups of devices that share no rows of a batch.
+    #[must_use]
+    pub fn batch_parts(&self) -> usize {
+        batch_parts(self.session.mesh())
+    }
+
+    fn geometry(&self, rows: usize, len: usize, segments: bool) -> Geometry {
+        geometry(self.session.mesh(), rows, len, self.chunks, segments)
+    }
+
+    fn program(
+        &mut self,
+        kind: Kind,
+        module: impl FnOnce(&Blueprint) -> Module,
+    ) -> Result<Rc<Program>, EngineError> {
+        if let Some(program) = self.programs.get(&kind) {
+            return Ok(Rc::clone(program));
+        }
+        let program = Rc::new(self.session.compile(&module(&self.blueprint))?);
+        self.programs.insert(kind, Rc::clone(&program));
+        Ok(program)
+    }
+
+    /// Lays the parameters over the devices, unless those of the last call are the same.
+    fn place_params(&mut self, params: &Params) -> Result<(), EngineError> {
+        let same = |placed: &Params| {
+            placed.len() == params.len()
+                && (0..params.len()).all(|i| Arc::ptr_eq(&placed.shared(i), &params.shared(i)))
+        };
+        if self.placed.as_ref().is_some_and(|(placed, _)| same(placed)) {
+            return Ok(());
+        }
+        self.placed = None;
+        let spreads = self.place_weights(|index| params.get(index))?;
+        self.placed = Some((params.clone(), spreads));
+        Ok(())
+    }
+
+    fn place_weights<'a>(
+        &self,
+        member: impl Fn(usize) -> &'a [f32],
+    ) -> Result<Vec<Spread>, EngineError> {
+        let mesh = self.session.mesh();
+        let place = |stacked| {
+            let piece = |device| weights::cut(stacked, mesh, device, &member);
+            Ok(self.session.place_pieces(piece)?)
+        };
+        self.blueprint.weights.iter().map(place).collect()
+    }
+
+    fn place_rotary(&mut self, len: usize) -> Result<(), EngineError> {
+        if self.rotary.contains_key(&len) {
+            return Ok(());
+        }
+        let config = &self.blueprint.config;
+        let tables = crate::ops::Rotary::new(len, config.head_dim, config.rope_theta);
+        let dims = [len, config.head_dim / 2];
+        let place = |table: &[f32]| self.session.place(table, &dims, &Sharding::replicated(2));
+        let [cos, sin] = tables.tables();
+        let placed = [place(cos)?, place(sin)?];
+        self.rotary.insert(len, placed);
+        Ok(())
+    }
+
+    /// The buffers of a pass, in the order of a program's arguments.
+    fn place_pass(&self, geometry: &Geometry, pass: &Pass) -> Result<Vec<Spread>, EngineError> {
+        place_passes(&self.session, geometry, std::slice::from_ref(pass), false)
+    }
+}
+
+/// The buffers of passes: with a leading axis of passes when `stacked`, otherwise of the only one.
+fn place_passes(
+    session: &Session,
+    geometry: &Geometry,
+    passes: &[Pass],
+    stacked: bool,
+) -> Result<Vec<Spread>, EngineError> {
+    let lead = usize::from(stacked);
+    let with = |dims: &[usize]| -> Vec<usize> {
+        stacked.then_some(passes.len()).into_iter().chain(dims.iter().copied()).collect()
+    };
+    let rows = with(&[geometry.rows, geometry.len]);
+    let lists = with(&[geometry.parts, geometry.capacity()]);
+    let split = batch_sharding(rows.len(), lead);
+    let ints =
+        |part: fn(&Pass) -> &[i32]| passes.iter().flat_map(part).copied().collect::<Vec<_>>();
+    let mut placed = vec![session.place(&ints(|pass| &pass.ids), &rows, &split)?];
+    if geometry.segments {
+        placed.push(session.place(&ints(|pass| &pass.segments), &rows, &split)?);
+    }
+    placed.push(session.place(&ints(|pass| &pass.places), &lists, &split)?);
+    placed.push(session.place(&ints(|pass| &pass.targets), &lists, &split)?);
+    let weights: Vec<f32> = passes.iter().flat_map(|pass| &pass.weights).copied().collect();
+    placed.push(session.place(&weights, &lists, &split)?);
+    let trips: Vec<i32> = passes.iter().map(|pass| pass.trips).collect();
+    placed.push(session.place(&trips, &with(&[]), &Sharding::replicated(lead))?);
+    Ok(placed)
+}
+
+/// References to all buffers of several lists.
+fn arguments<'a>(lists: &[&'a [Spread]]) -> Vec<&'a [Buffer]> {
+    lists.iter().flat_map(|list| list.iter().map(Vec::as_slice)).collect()
+}
+
+impl Engine for XlaEngine {
+    fn loss_and_grads(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+        grads: &mut Grads,
+    ) -> Result<LossOutput, EngineError> {
+        let geometry = self.geometry(batch.rows, batch.len, batch.segment_ids.is_some());
+        let pass = Pass::new(batch, mask_id, self.blueprint.config.vocab_size, &geometry)?;
+        self.place_params(params)?;
+        self.place_rotary(batch.len)?;
+        let program = self.program(Kind::Gradients(geometry), |b| b.gradients(&geometry))?;
+        let own = self.place_pass(&geometry, &pass)?;
+        #[allow(clippy::cast_possible_truncation, reason = "programs compute in f32")]
+        let seed = [(1.0 / denominator) as f32];
+        let seed = [self.session.place(&seed, &[], &Sharding::replicated(0))?];
+        let (_, weights) = self.placed.as_ref().expect("placed above");
+        let rotary = &self.rotary[&batch.len];
+        let mut results = program.run(&arguments(&[weights, &own, rotary, &seed]))?;
+        let gradients = results.split_off(1);
+        let mesh = self.session.mesh();
+        for (stacked, spread) in self.blueprint.weights.iter().zip(gradients) {
+            for (device, buffer) in spread.iter().enumerate() {
+                if !mesh::is_first_holder(mesh, device, &stacked.sharding) {
+                    continue;
+                }
+                let values: Vec<f32> = buffer.download()?;
+                weights::paste(stacked, mesh, device, &values, |index, at, values| {
+                    let own = &mut grads.values[index][at..at + values.len()];
+                    own.iter_mut().zip(values).for_each(|(sum, new)| *sum += new);
+                });
+            }
+        }
+        self.output(&geometry, &pass, &results[0], denominator)
+    }
+
+    fn loss(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+    ) -> Result<LossOutput, EngineError> {
+        self.place_params(params)?;
+        let (params, weights) = self.placed.take().expect("placed above");
+        let output = self.loss_of(&weights, batch, mask_id, denominator);
+        self.placed = Some((params, weights));
+        output
+    }
+
+    fn logits(
+        &mut self,
+        params: &Params,
+        ids: &Ids<'_>,
+        positions: Option<&[usize]>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let tokens = ids.rows * ids.len;
+        if let Some(at) = positions.and_then(|all| all.iter().find(|&&p| p >= tokens)) {
+            return Err(EngineError::Batch(format!("position {at} of {tokens} tokens")));
+        }
+        let geometry = self.geometry(ids.rows, ids.len, ids.segment_ids.is_some());
+        let (ids, segments) = rows_of(ids, self.blueprint.config.vocab_size, &geometry)?;
+        let mut places: Vec<i32> = match positions {
+            Some(positions) => positions.iter().map(|&place| batch::index(place)).collect(),
+            None => (0..tokens).map(batch::index).collect(),
+        };
+        let wanted = places.len();
+        // Sampling asks for fewer and fewer: powers of two keep the number of programs small.
+        places.resize(wanted.next_power_of_two().min(wanted.max(tokens)), 0);
+        self.place_params(params)?;
+        self.place_rotary(geometry.len)?;
+        let kind = Kind::Logits(geometry, places.len());
+        let program = self.program(kind, |b| b.logits(&geometry, places.len()))?;
+        let dims = [geometry.rows, geometry.len];
+        let split = batch_sharding(2, 0);
+        let mut own = vec![self.session.place(&ids, &dims, &split)?];
+        if geometry.segments {
+            own.push(self.session.place(&segments, &dims, &split)?);
+        }
+        own.push(self.session.place(&places, &[1, places.len()], &Sharding::replicated(2))?);
+        let (_, weights) = self.placed.as_ref().expect("placed above");
+        let results = program.run(&arguments(&[weights, &own, &self.rotary[&geometry.len]]))?;
+        let mut logits: Vec<f32> = results[0][0].download()?;
+        logits.truncate(wanted * self.blueprint.config.vocab_size);
+        Ok(logits)
+    }
+}
+
+impl XlaEngine {
+    /// The loss of a batch with weights that lie on the devices.
+    fn loss_of(
+        &mut self,
+        weights: &[Spread],
+        batch: &Batch,
+        mask_id: u32,
+        denominator: f64,
+    ) -> Result<LossOutput, EngineError> {
+        let geometry = self.geometry(batch.rows, batch.len, batch.segment_ids.is_some());
+        let pass = Pass::new(batch, mask_id, self.blueprint.config.vocab_size, &geometry)?;
+        self.place_rotary(batch.len)?;
+        let program = self.program(Kind::Loss(geometry), |b| b.loss(&geometry))?;
+        let own = self.place_pass(&geometry, &pass)?;
+        let results = program.run(&arguments(&[weights, &own, &self.rotary[&batch.len]]))?;
+        self.output(&geometry, &pass, &results[0], denominator)
+    }
+
+    fn output(
+        &self,
+        geometry: &Geometry,
+        pass: &Pass,
+        losses: &[Buffer],
+        denominator: f64,
+    ) -> Result<LossOutput, EngineError> {
+        let dims = [geometry.parts, geometry.capacity()];
+        let losses: Vec<f32> = self.session.fetch(losses, &dims, &batch_sharding(2, 0))?;
+        let row_sums = pass.row_sums(geometry, &losses);
+        let loss = row_sums.iter().sum::<f64>() / denominator;
+        Ok(LossOutput { row_sums, scored: pass.scored, loss })
+    }
+}
