@@ -5,7 +5,7 @@
 //! [`apply`] turns the plan and the row's tokens into the clean and the noised ids. No I/O, no clock,
 //! no threads, and every random draw is named by its key ([`draws`]), so a row's plan is the same
 //! on any engine, in any batch split, after any restart. [`expected`] says in closed form what the
-//! plans come to on average.
+//! plans come to on average. Schedules that wait for a loss have clocks of their own ([`HoldRule`]).
 //!
 //! The method is that of the `CoDA` report (arXiv 2510.03270) and of its released code, which differ:
 //! [`Profile`](coda_manifests::Profile) chooses between them.
@@ -42,11 +42,13 @@
 mod blocks;
 pub mod draws;
 pub mod expected;
+mod hold;
 mod maskable;
 mod plan;
 pub mod schedule;
 mod settings;
 
+pub use hold::{Clocks, HoldPath, HoldRule, HoldState, NotRecorded};
 pub use plan::{Context, MaskPlan, RowView, SpecialIds, apply, apply_into, plan_row};
 pub use schedule::Progress;
 pub use settings::{Curriculum, CurriculumError, Settings};

@@ -18,9 +18,14 @@ pub trait Scheduled: Clone {
     /// The value a fraction `t` in `[0, 1)` of the way between two others.
     #[must_use]
     fn between(from: &Self, to: &Self, t: f64) -> Self;
+
+    /// Whether there are values between two others.
+    const HAS_MIDDLE: bool;
 }
 
 impl Scheduled for f64 {
+    const HAS_MIDDLE: bool = true;
+
     fn between(from: &Self, to: &Self, t: f64) -> Self {
         from + (to - from) * t
     }
@@ -29,6 +34,8 @@ impl Scheduled for f64 {
 /// Lists have no middle: the first holds until the next value's step. [`crate::Curriculum::check`]
 /// refuses ramps of block sizes, which a table says more plainly.
 impl Scheduled for Vec<u32> {
+    const HAS_MIDDLE: bool = false;
+
     fn between(from: &Self, _to: &Self, _t: f64) -> Self {
         from.clone()
     }
@@ -44,7 +51,8 @@ impl Scheduled for Vec<u32> {
 /// * epochs: entry `epoch`, the last one holds;
 /// * epoch cycle: entry `epoch mod n`;
 /// * phases: `n` equal phases of the total steps, entry `floor(step · n / total_steps)`, the last
-///   one holds.
+///   one holds;
+/// * with a hold: as if it never waited ([`crate::Curriculum::at`] reads it at its own clock).
 ///
 /// # Panics
 /// If a table is empty; [`crate::Curriculum::check`] refuses those.
@@ -70,6 +78,7 @@ pub fn value_at<T: Scheduled>(schedule: &Schedule<T>, progress: Progress) -> T {
         Schedule::Epochs(table) => entry(table, u64::from(progress.epoch)),
         Schedule::EpochCycle(table) => entry(table, u64::from(progress.epoch) % len(table)),
         Schedule::Phases(table) => entry(table, phase(progress, len(table))),
+        Schedule::Held { schedule, .. } => value_at(schedule, progress),
     }
 }
 
@@ -128,6 +137,21 @@ pub fn phase(progress: Progress, phases: u64) -> u64 {
 pub fn phase_start(index: u64, phases: u64, total_steps: u64) -> u64 {
     let start = (u128::from(index) * u128::from(total_steps)).div_ceil(u128::from(phases.max(1)));
     u64::try_from(start).unwrap_or(u64::MAX)
+}
+
+/// The first step below `total` for which `holds`, which then goes on to hold.
+#[must_use]
+pub fn first_step(total: u64, holds: impl Fn(u64) -> bool) -> Option<u64> {
+    let (mut low, mut high) = (0, total);
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    (low < total).then_some(low)
 }
 
 /// The share of a prompt that is protected (method §5): `r = clamp(step / max(1, total_steps · R), 0, 1)`,

@@ -58,7 +58,7 @@ pub use presets::{Preset, Published, presets};
 pub use record::{Keep, Scalar, Transform, Unnest, UnnestInto};
 pub use remote::{ARCHIVE_URL, Blobs};
 pub use roots::{PathError, Roots};
-pub use schedule::Schedule;
+pub use schedule::{HeldOutLoss, Hold, Schedule};
 pub use token_count::{TokenCount, TokenCountError};
 pub use types::{
     Checkpoint, Data, Engine, Eval, Fields, Format, LearningRate, LrSchedule, Manifest,

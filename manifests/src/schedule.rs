@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 ///
 /// Written as a bare value, or as a map with one key: `{linear: {from, to, steps}}`,
 /// `{cosine: {from, to, steps}}`, `{piecewise: [[step, value], …]}`, `{epochs: […]}`,
-/// `{epoch_cycle: […]}` or `{phases: […]}`.
+/// `{epoch_cycle: […]}` or `{phases: […]}`. Beside the last four, `hold` makes it wait ([`Hold`]).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule<T> {
     /// Always the same.
@@ -43,6 +43,45 @@ pub enum Schedule<T> {
     EpochCycle(Vec<T>),
     /// Equal phases of the total steps.
     Phases(Vec<T>),
+    /// A schedule with a clock of its own, which waits while a held-out loss falls.
+    Held {
+        /// What the clock goes through.
+        schedule: Box<Self>,
+        /// When it waits.
+        hold: Hold,
+    },
+}
+
+/// When a schedule waits at its gates: until a held-out loss has stopped falling.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// The loss that is looked at.
+    pub on: HeldOutLoss,
+    /// So many evaluations in a row without a fall let the schedule go on.
+    pub patience: u32,
+    /// A fall is a loss lower than the best by more than this.
+    #[serde(default)]
+    pub min_delta: f64,
+    /// The schedule waits for at most so many steps at one gate.
+    pub max_hold: u64,
+}
+
+/// A loss over the held-out rows, by the strategy that masks them.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldOutLoss {
+    /// None: single tokens, as every run measures it.
+    #[default]
+    Plain,
+    /// S1 on every row.
+    S1,
+    /// S2 on every row.
+    S2,
+    /// S3 on every row.
+    S3,
 }
 
 impl<T> Schedule<T> {
@@ -56,13 +95,18 @@ impl<T> Schedule<T> {
             Self::Epochs(values) | Self::EpochCycle(values) | Self::Phases(values) => {
                 values.iter().collect()
             }
+            Self::Held { schedule, .. } => schedule.values(),
         }
     }
 
     /// The same schedule over other values.
     #[must_use]
-    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Schedule<U> {
-        let mut change = change;
+    pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> Schedule<U> {
+        self.map_with(&mut change)
+    }
+
+    /// [`Self::map`] through a reference: a schedule inside another does not make a new type of closure.
+    fn map_with<U>(self, change: &mut dyn FnMut(T) -> U) -> Schedule<U> {
         match self {
             Self::Constant(value) => Schedule::Constant(change(value)),
             Self::Linear { from, to, steps } => {
@@ -79,26 +123,47 @@ impl<T> Schedule<T> {
                 Schedule::EpochCycle(values.into_iter().map(change).collect())
             }
             Self::Phases(values) => Schedule::Phases(values.into_iter().map(change).collect()),
+            Self::Held { schedule, hold } => {
+                Schedule::Held { schedule: Box::new(schedule.map_with(change)), hold }
+            }
         }
     }
 
     /// Whether the value changes a little at every step: what a list of block sizes cannot do.
     #[must_use]
     pub const fn is_ramp(&self) -> bool {
-        matches!(self, Self::Linear { .. } | Self::Cosine { .. })
+        matches!(self.unheld(), Self::Linear { .. } | Self::Cosine { .. })
+    }
+
+    /// The schedule without its hold.
+    #[must_use]
+    pub const fn unheld(&self) -> &Self {
+        match self {
+            Self::Held { schedule, .. } => schedule.unheld(),
+            schedule => schedule,
+        }
+    }
+
+    /// When it waits, if it does.
+    #[must_use]
+    pub const fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::Held { hold, .. } => Some(hold),
+            _ => None,
+        }
     }
 
     /// The first step of a piecewise schedule that does not come after the one before it.
     #[must_use]
     pub fn step_out_of_order(&self) -> Option<u64> {
-        let Self::Piecewise(points) = self else { return None };
+        let Self::Piecewise(points) = self.unheld() else { return None };
         points.windows(2).find(|pair| pair[0].0 >= pair[1].0).map(|pair| pair[1].0)
     }
 
     /// Whether the value depends on the epoch.
     #[must_use]
     pub const fn reads_epochs(&self) -> bool {
-        matches!(self, Self::Epochs(_) | Self::EpochCycle(_))
+        matches!(self.unheld(), Self::Epochs(_) | Self::EpochCycle(_))
     }
 }
 
@@ -113,9 +178,10 @@ impl<T: Serialize> Serialize for Schedule<T> {
         if let Self::Constant(value) = self {
             return value.serialize(serializer);
         }
-        let mut map = serializer.serialize_map(Some(1))?;
-        match self {
-            Self::Constant(_) => {}
+        let hold = self.hold();
+        let mut map = serializer.serialize_map(Some(1 + usize::from(hold.is_some())))?;
+        match self.unheld() {
+            Self::Constant(_) | Self::Held { .. } => {}
             Self::Linear { from, to, steps } => {
                 map.serialize_entry("linear", &Ramp { from, to, steps: *steps })?;
             }
@@ -126,6 +192,9 @@ impl<T: Serialize> Serialize for Schedule<T> {
             Self::Epochs(values) => map.serialize_entry("epochs", values)?,
             Self::EpochCycle(values) => map.serialize_entry("epoch_cycle", values)?,
             Self::Phases(values) => map.serialize_entry("phases", values)?,
+        }
+        if let Some(hold) = hold {
+            map.serialize_entry("hold", hold)?;
         }
         map.end()
     }
@@ -163,6 +232,7 @@ enum Shape {
     Epochs,
     EpochCycle,
     Phases,
+    Hold,
 }
 
 #[derive(Deserialize)]
@@ -214,27 +284,42 @@ impl<'de, T: Deserialize<'de> + RampStart> Visitor<'de> for ScheduleVisitor<T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Some(shape) = map.next_key::<Shape>()? else {
-            return Err(de::Error::invalid_length(0, &self));
-        };
-        let schedule = match shape {
-            Shape::Linear => {
-                let (from, to, steps) = map.next_value::<Ramp<T>>()?.parts()?;
-                Schedule::Linear { from, to, steps }
+        let (mut schedule, mut hold) = (None, None);
+        while let Some(shape) = map.next_key::<Shape>()? {
+            let found = match shape {
+                Shape::Linear => {
+                    let (from, to, steps) = map.next_value::<Ramp<T>>()?.parts()?;
+                    Schedule::Linear { from, to, steps }
+                }
+                Shape::Cosine => {
+                    let (from, to, steps) = map.next_value::<Ramp<T>>()?.parts()?;
+                    Schedule::Cosine { from, to, steps }
+                }
+                Shape::Piecewise => Schedule::Piecewise(map.next_value()?),
+                Shape::Epochs => Schedule::Epochs(map.next_value()?),
+                Shape::EpochCycle => Schedule::EpochCycle(map.next_value()?),
+                Shape::Phases => Schedule::Phases(map.next_value()?),
+                Shape::Hold => {
+                    if hold.replace(map.next_value::<Hold>()?).is_some() {
+                        return Err(de::Error::duplicate_field("hold"));
+                    }
+                    continue;
+                }
+            };
+            if schedule.replace(found).is_some() {
+                return Err(de::Error::invalid_length(2, &self));
             }
-            Shape::Cosine => {
-                let (from, to, steps) = map.next_value::<Ramp<T>>()?.parts()?;
-                Schedule::Cosine { from, to, steps }
-            }
-            Shape::Piecewise => Schedule::Piecewise(map.next_value()?),
-            Shape::Epochs => Schedule::Epochs(map.next_value()?),
-            Shape::EpochCycle => Schedule::EpochCycle(map.next_value()?),
-            Shape::Phases => Schedule::Phases(map.next_value()?),
-        };
-        if map.next_key::<Shape>()?.is_some() {
-            return Err(de::Error::invalid_length(2, &self));
         }
-        Ok(schedule)
+        match (schedule, hold) {
+            (Some(schedule), None) => Ok(schedule),
+            (Some(schedule), Some(hold)) => {
+                Ok(Schedule::Held { schedule: Box::new(schedule), hold })
+            }
+            (None, Some(_)) => Err(de::Error::custom(
+                "a hold stands beside one of piecewise, epochs, epoch_cycle, phases",
+            )),
+            (None, None) => Err(de::Error::invalid_length(0, &self)),
+        }
     }
 }
 

@@ -482,6 +482,9 @@ pub struct Eval {
     /// Micro-batches per evaluation; absent: 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batches: Option<u32>,
+    /// Whether the held-out loss is also measured under S1, S2 and S3.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_strategy: bool,
 }
 
 /// Checkpoints.

@@ -2,10 +2,10 @@
 
 use coda_manifests::{
     Blobs, Checkpoint, Clean, CleanProfile, ConditionedSpan, ControlCharacters, Curriculum, Data,
-    Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, KeepOrStrip, LearningRate,
-    LrSchedule, Manifest, MasterWeights, Model, Near, Newlines, Optimizer, OptimizerKind, Overlong,
-    Packing, Recompute, Schedule, Source, SourceCurriculum, SourceKind, TokenCount, Tokenizer,
-    Train, Transform, Unnest, UnnestInto, Xla,
+    Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, HeldOutLoss, Hold, KeepOrStrip,
+    LearningRate, LrSchedule, Manifest, MasterWeights, Model, Near, Newlines, Optimizer,
+    OptimizerKind, Overlong, Packing, Recompute, Schedule, Source, SourceCurriculum, SourceKind,
+    TokenCount, Tokenizer, Train, Transform, Unnest, UnnestInto, Xla,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,7 @@ fn everything() -> Manifest {
         sources: vec![source()],
     };
     manifest.curriculum = Curriculum {
-        p1: chance(),
+        p1: Some(held()),
         p2: chance(),
         p3: chance(),
         block_sizes: Some(Schedule::Constant(vec![4])),
@@ -93,6 +93,12 @@ fn everything() -> Manifest {
     manifest
 }
 
+/// Its hold has keys of its own; the values beside it have none.
+fn held() -> Schedule<f64> {
+    let hold = Hold { on: HeldOutLoss::S3, patience: 1, min_delta: 0.5, max_hold: 1 };
+    Schedule::Held { schedule: Box::new(Schedule::Phases(vec![0.5])), hold }
+}
+
 fn everything_of_training() -> Train {
     Train {
         engine: Engine::Auto,
@@ -122,7 +128,7 @@ fn everything_of_training() -> Train {
         recompute: Recompute::None,
         master_weights: MasterWeights::F32,
         xla: Xla { query_chunk: Some(1), loss_chunk: Some(1), ..Xla::default() },
-        eval: Eval { every: Some(1), batches: Some(1) },
+        eval: Eval { every: Some(1), batches: Some(1), by_strategy: true },
         checkpoint: Checkpoint { every: Some(1), keep: Some(1) },
         log_every: Some(1),
     }
@@ -225,6 +231,8 @@ fn the_page_lists_every_key_and_no_other() {
         .collect();
     // A source's rules are those of the whole.
     keys.retain(|key| !key.starts_with("data.sources[].clean."));
+    // Shapes of schedules have a table of their own, and a hold may stand beside any schedule.
+    keys.remove("curriculum.p1.phases");
     for key in &keys {
         // A group whose keys are all listed need not be listed itself.
         let group = documented.iter().any(|other| other.starts_with(&format!("{key}.")));

@@ -1,6 +1,6 @@
 //! What a user reads when a manifest is wrong.
 
-use coda_manifests::{Manifest, ManifestError, Schedule};
+use coda_manifests::{Curriculum, HeldOutLoss, Hold, Manifest, ManifestError, Schedule};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -205,6 +205,67 @@ small.yaml:14:16: curriculum.block_sizes: a list of sizes cannot ramp
 small.yaml:14:21: curriculum.conditioned_span: only rows of stage post have prompts
 small.yaml:14:17: curriculum.sampling_eps: 0.0 is not above 0 and at most 1
 "#);
+}
+
+#[test]
+fn holds_that_do_not_fit() {
+    let hold = "hold: {on: s3, patience: 2, max_hold: 9}";
+    let wrong = [
+        &format!("p1: {{linear: {{to: 0.5, steps: 9}}, {hold}}}"),
+        &format!("p1: {{phases: [0.1], {hold}}}"),
+        &format!("p1: {{piecewise: [[0, 0.1], [9, 0.2]], {hold}}}"),
+        &format!("p1: {{{hold}}}"),
+        &format!("sources: {{docs: {{block_sizes: {{piecewise: [[0, 4]], {hold}}}}}}}"),
+        "p1: {phases: [0.1, 0.2], hold: {on: s4, patience: 2, max_hold: 9}}",
+        "p1: {phases: [0.1, 0.2], hold: {on: s3, max_hold: 9}}",
+        "p1: {phases: [0.1, 0.2], hold: {on: s3, patience: 0, max_hold: 9}}",
+        "p1: {phases: [0.1, 0.2], hold: {on: s3, patience: 2, max_hold: 0}}",
+        "p1: {phases: [0.1, 0.2], hold: {on: s3, patience: 2, min_delta: -1, max_hold: 9}}",
+        "p1: {phases: [0.1, 0.2], hold: {on: s3, patients: 2, max_hold: 9}}",
+    ];
+    let edits: Vec<(&str, &str)> = wrong.into_iter().map(|text| ("p1: 0.01", text)).collect();
+    let good = format!("curriculum.p1={{phases: [0.1, 0.2], {hold}}}");
+    let without = |key: &str| load(YAML, &[&good, key]);
+    let found =
+        edited(&edits) + &messages([without("data.held_out=0"), without("train.eval.every=0")]);
+    assert_snapshot!(found, @r#"
+small.yaml:14:43: curriculum.p1.hold: a ramp has no point at which it could wait
+  hint: write it with points, as in `piecewise: [[0, 0.1], [500, 0.3], [1000, 0.5]]`: it waits at 500
+small.yaml:14:29: curriculum.p1.hold: the schedule has no point at which it could wait
+  hint: phases, epochs and lists at points wait before each value but the first, numbers at each point but the last and one at step 0
+small.yaml:14:47: curriculum.p1.hold: the schedule has no point at which it could wait
+  hint: phases, epochs and lists at points wait before each value but the first, numbers at each point but the last and one at step 0
+small.yaml:14:7: curriculum.p1: a hold stands beside one of piecewise, epochs, epoch_cycle, phases
+small.yaml:14:61: curriculum.sources.docs.block_sizes.hold: the schedule has no point at which it could wait
+  hint: phases, epochs and lists at points wait before each value but the first, numbers at each point but the last and one at step 0
+small.yaml:14:39: curriculum.p1.hold.on: invalid value: string "s4", expected one of plain, s1, s2, s3
+small.yaml:14:34: curriculum.p1.hold: the key `patience` is missing
+  hint: docs/manifest.md says what `patience` is
+small.yaml:14:53: curriculum.p1.hold.patience: 0 is not above 0
+small.yaml:14:66: curriculum.p1.hold.max_hold: 0 is not above 0
+small.yaml:14:67: curriculum.p1.hold.min_delta: -1 is not 0 or more
+small.yaml:14:43: unknown key `curriculum.p1.hold.patients`
+  hint: did you mean `curriculum.p1.hold.patience`?
+small.yaml with override `data.held_out=0`: data.held_out: 0 leaves no rows on which a schedule with a hold could see a loss fall
+small.yaml with override `train.eval.every=0`: train.eval.every: 0 measures no loss during the run, which a schedule with a hold waits for
+"#);
+}
+
+#[test]
+fn a_hold_stands_beside_its_schedule_and_comes_back_as_it_was_written() {
+    let override_ = "curriculum={p1: {hold: {on: plain, patience: 2, max_hold: 9}, epochs: [0, 1]}, \
+                     block_sizes: {piecewise: [[0, 4], [9, [8, 16]]], \
+                     hold: {on: s1, patience: 1, min_delta: 0.25, max_hold: 7}}}";
+    let manifest = load(YAML, &[override_]).unwrap();
+    let curriculum = &manifest.curriculum;
+    let p1 = curriculum.p1.as_ref().unwrap();
+    let hold = Hold { on: HeldOutLoss::Plain, patience: 2, min_delta: 0.0, max_hold: 9 };
+    assert_eq!((p1.hold(), p1.reads_epochs(), p1.values()), (Some(&hold), true, vec![&0.0, &1.0]));
+    let json = serde_json::to_value(curriculum).unwrap();
+    assert_eq!(json["block_sizes"]["hold"]["min_delta"], 0.25);
+    assert_eq!(serde_json::from_value::<Curriculum>(json).unwrap(), *curriculum);
+    // What the model sees is not part of what decides the shards.
+    assert_eq!(manifest.hash(), load(YAML, &[]).unwrap().hash());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A recipe: every number that decides a run.
 
 use crate::{Epochs, LearningRate};
-use coda_curriculum::{Curriculum, Progress};
+use coda_curriculum::{Clocks, Curriculum, HoldRule, Progress};
 use coda_manifests::{Engine, MasterWeights, Overlong, Profile, Recompute, Stage, Xla};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ pub struct Recipe {
     pub eval_every: u64,
     /// Micro-batches per evaluation.
     pub eval_batches: u32,
+    /// Whether the held-out loss is also measured under S1, S2 and S3.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub eval_by_strategy: bool,
     /// Steps between checkpoints; 0: only at the end.
     pub checkpoint_every: u64,
     /// How many checkpoints are kept.
@@ -131,6 +134,18 @@ impl Recipe {
             total_steps: self.total_steps,
             epoch: self.epochs.at(step, self.total_steps, self.global_batch),
         }
+    }
+
+    /// The schedules that wait for a held-out loss.
+    #[must_use]
+    pub fn holds(&self) -> Vec<HoldRule> {
+        self.curriculum.holds(self.total_steps, &|step| self.progress(step))
+    }
+
+    /// The curriculum at a step, at which the schedules with a hold have these clocks.
+    #[must_use]
+    pub fn curriculum_at(&self, clocks: &Clocks) -> Curriculum {
+        self.curriculum.at(clocks, &|clock| self.progress(clock))
     }
 
     /// Steps per epoch, where it is known.

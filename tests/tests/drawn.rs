@@ -8,6 +8,7 @@ use coda_shards::ShardSet;
 use coda_stages::Recipe;
 use coda_trainer::feed::{Feed, source_ranges};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use support::{GLOBAL_BATCH, Workplace};
 
 /// Schedules that move, so that a step's batch cannot be that of another.
@@ -55,8 +56,8 @@ fn what_is_drawn_is_what_is_trained_on() {
                 let drawn = work.run("coda-curriculum", &args, &overrides).json();
                 let drawn = drawn["rows"].as_array().expect("rows");
                 // Split as an engine may split it: the batch is the same.
-                let mut rows = feed.prepare(step, 0..3).expect("rows");
-                rows.extend(feed.prepare(step, 3..GLOBAL_BATCH).expect("rows"));
+                let mut rows = feed.prepare(step, &BTreeMap::new(), 0..3).expect("rows");
+                rows.extend(feed.prepare(step, &BTreeMap::new(), 3..GLOBAL_BATCH).expect("rows"));
                 let batch = feed.batch(&rows);
                 assert_eq!((drawn.len(), batch.rows), (rows.len(), GLOBAL_BATCH as usize));
                 for (i, (drawn, row)) in drawn.iter().zip(&rows).enumerate() {
@@ -87,4 +88,54 @@ fn what_is_drawn_is_what_is_trained_on() {
     }
     // The batches must be telling.
     assert!(masked > 1000 && strategies.iter().all(|&count| count > 5), "{masked} {strategies:?}");
+}
+
+/// With the clocks that a run has recorded, `draw` shows what was trained on while schedules waited.
+#[test]
+fn what_is_drawn_with_recorded_clocks_is_what_was_trained_on() {
+    let work = Workplace::new();
+    work.ingest("pre");
+    let held = [
+        "train.eval.every=3",
+        "curriculum.p3={phases: [0, 1], hold: {on: s3, patience: 2, max_hold: 15}}",
+        "curriculum.sources={code: {p1: {piecewise: [[0, 0], [4, 0.2], [12, 1]], \
+         hold: {on: plain, patience: 1, min_delta: 0.02, max_hold: 9}}}}",
+    ];
+    assert_eq!(work.train("pre", "run", &held).code, 0);
+    let lines = work.metrics("run");
+    let waited = |line: &&Value| line["holds"]["p3"]["held"].as_u64() > Some(0);
+    assert!(lines.iter().any(|line| waited(&line)), "nothing waited");
+    let feed = feed(&work, "pre", &held);
+    let draw = |step: usize, more: &[&str]| {
+        let step = step.to_string();
+        let args = ["draw", "--manifest", "pre.yaml", "--step", &step, "--json", "--ids"];
+        work.run("coda-curriculum", &[&args, more].concat(), &held).json()["rows"].take()
+    };
+    let recorded = ["--clocks", "run/metrics.jsonl"];
+    let mut parted = 0;
+    for (step, line) in lines.iter().enumerate().skip(1) {
+        // Line 1 is that of step 0.
+        let drawn = draw(step - 1, &recorded);
+        let rows = drawn.as_array().expect("rows");
+        let masked = rows.iter().flat_map(|row| ids(&row["masked"]));
+        let scored = masked.filter(|&position| position > 0).count() as u64;
+        assert_eq!(line["scored"], scored, "step {step}");
+        let blocks = rows.iter().filter(|row| !row["block_size"].is_null()).count();
+        let share = line["observed"]["s3"].as_f64().expect("a share");
+        assert_eq!(share.to_bits(), (blocks as f64 / rows.len() as f64).to_bits(), "step {step}");
+        // Where the clocks are written down, the feed is made from them.
+        if let Some(holds) = lines[step - 1]["holds"].as_object() {
+            let clock = |(key, state): (&String, &Value)| {
+                (key.clone(), state["clock"].as_u64().expect("a clock"))
+            };
+            let clocks: BTreeMap<String, u64> = holds.iter().map(clock).collect();
+            let number = step as u64 - 1;
+            let batch = feed.batch(&feed.prepare(number, &clocks, 0..GLOBAL_BATCH).expect("rows"));
+            let noised: Vec<u32> = rows.iter().flat_map(|row| ids(&row["noised"])).collect();
+            assert_eq!(noised, batch.noised_ids, "step {step}");
+            parted += u64::from(draw(step - 1, &[]) != drawn);
+        }
+    }
+    // The clocks must matter.
+    assert!(parted > 2, "{parted}");
 }

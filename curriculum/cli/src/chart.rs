@@ -1,10 +1,12 @@
 //! The schedules over the steps of a run, as charts.
 
 use crate::{
+    clocks::HoldShown,
     html::{COLOURS, escape},
     plot::{Chart, Mark},
     table::{number, percent},
     timeline::{Shape, Timeline, Values},
+    words::grouped,
 };
 use std::fmt::Write as _;
 
@@ -19,16 +21,13 @@ pub(crate) const RATE: &str = "Learning rate";
 
 /// The picture of all schedules, one chart over the other, as a file of its own.
 pub(crate) fn svg(timeline: &Timeline) -> String {
-    let mut charts = charts(timeline);
-    for own in &timeline.sources {
-        let of_source = self::charts(&own.timeline).into_iter().filter(|chart| chart.title != RATE);
-        charts.extend(
-            of_source.map(|chart| Chart {
-                title: format!("{}: {}", own.heading(), chart.title),
-                ..chart
-            }),
-        );
+    let mut charts = with_sources(timeline);
+    if let Some(longest) = &timeline.longest_waits {
+        let title = |title: &str| format!("If everything waits as long as it may: {title}");
+        let theirs = with_sources(longest).into_iter().filter(|chart| chart.title != RATE);
+        charts.extend(theirs.map(|chart| Chart { title: title(&chart.title), ..chart }));
     }
+    charts.extend(clocks(timeline));
     for chart in &mut charts {
         chart.width = WIDE;
     }
@@ -46,6 +45,52 @@ pub(crate) fn svg(timeline: &Timeline) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// The charts of the common schedules and those of sources with schedules of their own.
+fn with_sources(timeline: &Timeline) -> Vec<Chart> {
+    let mut charts = charts(timeline);
+    for own in &timeline.sources {
+        let of_source = self::charts(&own.timeline).into_iter().filter(|chart| chart.title != RATE);
+        charts.extend(
+            of_source.map(|chart| Chart {
+                title: format!("{}: {}", own.heading(), chart.title),
+                ..chart
+            }),
+        );
+    }
+    charts
+}
+
+/// Where the clocks of the schedules with a hold stand, one chart each; under the longest waits too,
+/// where nothing is recorded.
+pub(crate) fn clocks(timeline: &Timeline) -> Vec<Chart> {
+    let line = |class, hold: &HoldShown| {
+        let points = hold.curve().iter().map(|&(step, clock)| (step as f64, clock as f64));
+        Mark::Line { class, pieces: vec![points.collect()] }
+    };
+    let chart = |(i, hold): (usize, &HoldShown)| {
+        let longest = timeline.longest_waits.as_ref().and_then(|longest| longest.holds.get(i));
+        let (mut marks, mut legend) = (vec![line("l1", hold)], Vec::new());
+        if let Some(longest) = longest {
+            marks.push(line("l4 dash", longest));
+            legend = vec![("l1", "nothing waits"), ("l4", "as long as it may")];
+        }
+        Chart {
+            top: timeline.total_steps.max(1) as f64,
+            show_y: |steps| grouped_steps(steps),
+            marks,
+            legend,
+            ..self::chart(timeline, &format!("Clock of {}, in steps", hold.key()))
+        }
+    };
+    timeline.holds.iter().enumerate().map(chart).collect()
+}
+
+/// A number of steps at an axis.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "steps of a run")]
+fn grouped_steps(steps: f64) -> String {
+    grouped(steps.round() as u64)
 }
 
 /// The charts, in the order in which they are read.

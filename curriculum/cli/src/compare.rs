@@ -1,11 +1,11 @@
 //! Two runs beside each other, by the share of the run.
 
 use crate::{
+    clocks::Waits,
     run::Resolved,
-    show::run_of,
-    timeline::{Run, Sampler, Values},
+    show::Course,
+    timeline::{Run, Sampler, Values, line_starts},
 };
-use coda_curriculum::Curriculum;
 use coda_manifests::Stage;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,8 +20,15 @@ pub(crate) struct Diff {
     pub(crate) a: String,
     pub(crate) b: String,
     pub(crate) same: bool,
+    /// How long the schedules with a hold wait in A and B.
+    #[serde(skip_serializing_if = "no_waits")]
+    pub(crate) waits: [Option<Waits>; 2],
     pub(crate) keys: Vec<Changed>,
     pub(crate) blocks: Vec<Block>,
+}
+
+fn no_waits(waits: &[Option<Waits>; 2]) -> bool {
+    waits.iter().all(Option::is_none)
 }
 
 /// A key that decides what the model sees and has another value.
@@ -89,7 +96,10 @@ pub(crate) fn runs(a: (String, &Resolved), b: (String, &Resolved)) -> Diff {
     let own: BTreeSet<&String> = curricula.iter().flat_map(|c| c.sources.keys()).collect();
     let mut blocks = vec![block(a.1, b.1, None)];
     blocks.extend(own.into_iter().map(|name| block(a.1, b.1, Some(name))));
-    Diff { a: a.0, b: b.0, same: keys.is_empty(), keys, blocks }
+    // With clocks that runs have recorded, the same keys may come to different schedules.
+    let same = keys.is_empty() && blocks.iter().all(|block| block.largest.is_empty());
+    let waits = [a.1, b.1].map(|side| (!side.ways.is_empty()).then_some(side.ways.waits));
+    Diff { a: a.0, b: b.0, same, waits, keys, blocks }
 }
 
 /// The keys that decide what the model sees, with what stage and profile fill in.
@@ -153,18 +163,9 @@ fn keys(a: &BTreeMap<String, Value>, b: &BTreeMap<String, Value>) -> Vec<Changed
 }
 
 fn block(a: &Resolved, b: &Resolved, source: Option<&String>) -> Block {
-    let curriculum = |resolved: &Resolved| match source {
-        Some(name) => resolved.recipe.curriculum.of_source(name),
-        None => resolved.recipe.curriculum.clone(),
-    };
-    let (left, right) = (curriculum(a), curriculum(b));
-    with_run(a, &left, |a| with_run(b, &right, |b| beside(&a, &b, source)))
-}
-
-fn with_run<T>(resolved: &Resolved, curriculum: &Curriculum, look: impl FnOnce(Run<'_>) -> T) -> T {
-    let recipe = &resolved.recipe;
-    let (progress, rate) = (|step| recipe.progress(step), |step| recipe.lr_at(step));
-    look(run_of(resolved, curriculum, &progress, &rate))
+    let course = |resolved| Course::new(resolved, &resolved.ways, source.map(String::as_str));
+    let (left, right): (Course<'_>, Course<'_>) = (course(a), course(b));
+    left.look(|a| right.look(|b| beside(a, b, source)))
 }
 
 fn beside(a: &Run<'_>, b: &Run<'_>, source: Option<&String>) -> Block {
@@ -219,9 +220,9 @@ fn edges(a: &Run<'_>, b: &Run<'_>) -> Vec<(u64, u64)> {
         let step = u128::from(step) * u128::from(total) / u128::from(of.max(1));
         u64::try_from(step).unwrap_or(u64::MAX).min(total.saturating_sub(1))
     };
-    let left = a.line_starts();
+    let left = line_starts(a);
     let left = left.iter().map(|&step| (step, other(step, a.total_steps, b.total_steps)));
-    let right = b.line_starts();
+    let right = line_starts(b);
     let right = right.iter().map(|&step| (other(step, b.total_steps, a.total_steps), step));
     let mut edges: Vec<(u64, u64)> = left.chain(right).collect();
     edges.sort_unstable();

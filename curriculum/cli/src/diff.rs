@@ -12,7 +12,8 @@ use std::path::PathBuf;
 /// largest differences of what they come to.
 ///
 /// `diff A B`: two manifests. `diff A --profiles`: one manifest under both profiles.
-/// `diff A KEY=VALUE…`: one manifest as it is and with keys changed. Runs of different lengths are
+/// `diff A KEY=VALUE…`: one manifest as it is and with keys changed. `diff A --clocks-a METRICS`: one
+/// manifest without waits and as a run went through it. Runs of different lengths are
 /// compared at the same share of the run.
 #[derive(Args)]
 pub(crate) struct DiffArgs {
@@ -28,6 +29,12 @@ pub(crate) struct DiffArgs {
     /// Assume that so many rows will be trained on, in both runs.
     #[arg(long, value_name = "N")]
     rows: Option<u64>,
+    /// Take the clocks of A's schedules with a hold from this metrics.jsonl; absent: nothing waits.
+    #[arg(long, value_name = "METRICS")]
+    clocks_a: Option<PathBuf>,
+    /// The same for B.
+    #[arg(long, value_name = "METRICS")]
+    clocks_b: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long, conflicts_with = "html")]
     json: bool,
@@ -44,8 +51,10 @@ struct Side {
 
 pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     let [a, b] = sides(args)?;
-    let load = |side: &Side| Resolved::load(&side.args, None, args.rows);
-    let (left, right) = (load(&a)?, load(&b)?);
+    let load = |side: &Side, clocks: &Option<PathBuf>| {
+        Resolved::load(&side.args, None, args.rows, clocks.as_deref())
+    };
+    let (left, right) = (load(&a, &args.clocks_a)?, load(&b, &args.clocks_b)?);
     let diff = compare::runs((a.name, &left), (b.name, &right));
     if args.json {
         return print_json(&diff);
@@ -74,6 +83,10 @@ fn sides(args: &DiffArgs) -> Result<[Side; 2], Failure> {
         ([], false) if !changes.is_empty() => {
             let changed = format!("{shown} with {}", changes.join(" "));
             Ok([side(shown, &args.a, Vec::new()), side(changed, &args.a, changes)])
+        }
+        // One manifest, as two runs have gone through it.
+        ([], false) if args.clocks_a.is_some() || args.clocks_b.is_some() => {
+            Ok(["A", "B"].map(|run| side(format!("{shown}, run {run}"), &args.a, Vec::new())))
         }
         ([b], false) => Ok([
             side(shown, &args.a, changes.clone()),

@@ -27,12 +27,14 @@ const COLUMNS: [Column; 9] = [
 
 /// For a terminal.
 pub(crate) fn text(diff: &Diff) -> String {
-    let mut text = format!("A  {}\nB  {}\n", diff.a, diff.b);
+    let mut text = format!("A  {}\nB  {}\n", named(diff, 0), named(diff, 1));
     if diff.same {
         text.push_str("\nThe model sees the same.\n");
         return text;
     }
-    let _ = write!(text, "\nKeys that decide what the model sees\n{}", table(&keys(diff)));
+    if !diff.keys.is_empty() {
+        let _ = write!(text, "\nKeys that decide what the model sees\n{}", table(&keys(diff)));
+    }
     for block in &diff.blocks {
         let _ = writeln!(text, "\n{}", heading(block));
         if block.lines.is_empty() {
@@ -47,19 +49,27 @@ pub(crate) fn text(diff: &Diff) -> String {
     text
 }
 
+/// What a side is: its name, and what is taken of its schedules that wait for a loss.
+fn named(diff: &Diff, side: usize) -> String {
+    let name = [&diff.a, &diff.b][side];
+    diff.waits[side].map_or_else(|| name.clone(), |waits| format!("{name}, {}", waits.heading()))
+}
+
 /// As a self-contained page.
 pub(crate) fn html(diff: &Diff) -> String {
     let mut body = String::from("<h1>What two runs show the model</h1>\n<dl>");
-    for (side, name) in [("A", &diff.a), ("B", &diff.b)] {
-        let _ = write!(body, "<dt>{side}</dt><dd>{}</dd>", escape(name));
+    for (number, side) in ["A", "B"].into_iter().enumerate() {
+        let _ = write!(body, "<dt>{side}</dt><dd>{}</dd>", escape(&named(diff, number)));
     }
     body.push_str("</dl>\n");
     if diff.same {
         body.push_str("<p>The model sees the same.</p>\n");
         return page("Two runs", &body);
     }
-    body.push_str("<h2>Keys that decide what the model sees</h2>\n");
-    cells(&mut body, &keys(diff));
+    if !diff.keys.is_empty() {
+        body.push_str("<h2>Keys that decide what the model sees</h2>\n");
+        cells(&mut body, &keys(diff));
+    }
     for block in &diff.blocks {
         let _ = writeln!(body, "<h2>{}</h2>", escape(&heading(block)));
         if block.lines.is_empty() {

@@ -38,6 +38,9 @@ pub(crate) struct DrawArgs {
     /// The optimizer step, from 0.
     #[arg(long, value_name = "N")]
     step: u64,
+    /// Take the clocks of schedules with a hold from this metrics.jsonl; absent: nothing waits.
+    #[arg(long, value_name = "METRICS")]
+    clocks: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long, conflicts_with_all = ["text", "html"])]
     json: bool,
@@ -107,11 +110,13 @@ struct Report {
 }
 
 pub(crate) fn run(args: &DrawArgs) -> Result<(), Failure> {
-    let resolved = Resolved::load(&args.manifest, args.shards.as_deref(), None)?;
+    let resolved =
+        Resolved::load(&args.manifest, args.shards.as_deref(), None, args.clocks.as_deref())?;
+    resolved.ways.note(args.step);
     let data = resolved.require_data()?;
     let visits = visits(args, &resolved, data)?;
 
-    let settings = data.settings(&resolved.recipe, args.step);
+    let settings = data.settings(&resolved.recipe, args.step, &resolved.ways.at(args.step));
     let context = resolved.recipe.curriculum.context(args.step);
     let mut plans = Vec::new();
     for visit in visits {

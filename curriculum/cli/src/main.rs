@@ -5,6 +5,7 @@
 //! * `diff` shows where two runs, or the two profiles, part.
 
 mod chart;
+mod clocks;
 mod compare;
 mod diff;
 mod differ;

@@ -1,8 +1,9 @@
 //! Sources with schedules of their own, and what all rows together come to.
 
 use crate::{
+    show::Course,
     table::percent,
-    timeline::{Line, Run, Sampler, Timeline},
+    timeline::{Line, Sampler, Timeline, line_starts},
     words::grouped,
 };
 use coda_curriculum::expected::Expected;
@@ -89,27 +90,32 @@ impl Averages {
     }
 }
 
-/// The mix of some runs, each with its share of the rows; a line begins where one begins in any.
-pub(crate) fn mix(runs: &[(f64, Run<'_>)]) -> Vec<MixLine> {
-    let total = runs.first().map_or(0, |(_, run)| run.total_steps);
-    let mut starts: Vec<u64> = runs.iter().flat_map(|(_, run)| run.line_starts()).collect();
+/// The mix of some sources' rows, each with its share; a line begins where one begins in any.
+pub(crate) fn mix(shares: &[f64], courses: &[Course<'_>]) -> Vec<MixLine> {
+    let total = courses.first().map_or(0, |course| course.look(|run| run.total_steps));
+    let mut starts: Vec<u64> = courses.iter().flat_map(|course| course.look(line_starts)).collect();
     starts.sort_unstable();
     starts.dedup();
-    let mut samplers: Vec<(f64, Sampler<'_>)> =
-        runs.iter().map(|(share, run)| (*share, Sampler::new(run))).collect();
-    let mut at = |step| {
-        let mut averages = Averages::default();
-        for (share, sampler) in &mut samplers {
-            averages.add(*share, &sampler.look(step).1);
-        }
-        averages
-    };
     let ends = starts.iter().skip(1).copied().chain([total]);
-    let lines = starts.iter().zip(ends).map(|(&first_step, end)| MixLine {
-        first_step,
-        steps: end - first_step,
-        first: at(first_step),
-        last: at(end.saturating_sub(1).max(first_step)),
-    });
-    lines.collect()
+    let mut lines: Vec<MixLine> = starts
+        .iter()
+        .zip(ends)
+        .map(|(&first_step, end)| MixLine {
+            first_step,
+            steps: end - first_step,
+            first: Averages::default(),
+            last: Averages::default(),
+        })
+        .collect();
+    for (&share, course) in shares.iter().zip(courses) {
+        course.look(|run| {
+            let mut sampler = Sampler::new(run);
+            for line in &mut lines {
+                let last = line.first_step + line.steps.saturating_sub(1);
+                line.first.add(share, &sampler.look(line.first_step).1);
+                line.last.add(share, &sampler.look(last).1);
+            }
+        });
+    }
+    lines
 }

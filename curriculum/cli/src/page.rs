@@ -27,16 +27,26 @@ pub(crate) fn html(timeline: &Timeline, samples: &[Sample], drawn_from: &str) ->
     if let Some(real) = &timeline.shard_set_rows {
         let _ = writeln!(body, "<li>{}</li>", escape(&real.words()));
     }
+    for hold in &timeline.holds {
+        let _ = writeln!(body, "<li>{}.</li>", escape(&hold.words()));
+    }
+    if let Some(waits) = timeline.waits {
+        let waits = capital(&waits.heading());
+        let _ = writeln!(body, "<li>{waits}: so much the rest of this page shows.</li>");
+    }
     if !timeline.sources.is_empty() {
         let names: Vec<&str> = timeline.sources.iter().map(|own| own.source.as_str()).collect();
         let names = escape(&names.join(", "));
         let _ = writeln!(body, "<li>This holds for all sources but {names}: see below.</li>");
     }
     body.push_str("</ul>\n<h2>Over the run</h2>\n");
-    grid(&mut body, "charts", chart::charts(timeline));
+    grid(&mut body, "charts", chart::charts(timeline).into_iter().chain(chart::clocks(timeline)));
     distributions(&mut body, timeline);
     rows(&mut body, timeline.row_length, samples, drawn_from);
     sources(&mut body, timeline);
+    if let Some(longest) = &timeline.longest_waits {
+        longest_waits(&mut body, longest);
+    }
     table(&mut body, timeline);
     page(&format!("Curriculum of {}", timeline.name), &body)
 }
@@ -150,6 +160,21 @@ fn sources(body: &mut String, timeline: &Timeline) {
         let charts =
             chart::charts(&own.timeline).into_iter().filter(|chart| chart.title != chart::RATE);
         grid(body, "charts", charts);
+        body.push_str("<p></p>\n");
+        lines(body, &HEADINGS, own.lines.iter().map(cells));
+    }
+}
+
+/// The same run if everything waits as long as it may: pictures and tables.
+fn longest_waits(body: &mut String, timeline: &Timeline) {
+    body.push_str("<h2>If everything waits as long as it may</h2>\n");
+    let no_rate = |chart: &Chart| chart.title != chart::RATE;
+    grid(body, "charts", chart::charts(timeline).into_iter().filter(no_rate));
+    body.push_str("<p></p>\n");
+    lines(body, &HEADINGS, timeline.lines.iter().map(cells));
+    for own in &timeline.sources {
+        let _ = writeln!(body, "<p>{}:</p>", escape(&capital(&own.heading())));
+        grid(body, "charts", chart::charts(&own.timeline).into_iter().filter(no_rate));
         body.push_str("<p></p>\n");
         lines(body, &HEADINGS, own.lines.iter().map(cells));
     }

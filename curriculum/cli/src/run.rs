@@ -1,12 +1,11 @@
 //! What the manifest and the shard set come to: the run that is looked at.
 
-use crate::{ManifestArgs, mix::Averages, table::number};
+use crate::{ManifestArgs, clocks::Ways, mix::Averages, table::number};
 use coda_cli::{Exit, Failure};
-use coda_curriculum::{MaskPlan, RowView, Settings, expected, plan_row};
+use coda_curriculum::{Clocks, MaskPlan, RowView, Settings, expected, plan_row};
 use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
 use coda_shards::{
-    Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceEntry, SourceRange,
-    commit,
+    Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceRange, commit,
 };
 use coda_stages::{Epochs, Recipe, RecipeError};
 use std::path::{Path, PathBuf};
@@ -15,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Resolved {
     pub(crate) manifest: Manifest,
     pub(crate) recipe: Recipe,
+    /// The clocks of schedules with a hold.
+    pub(crate) ways: Ways,
     data: Option<Data>,
     /// Where the shard set is or would be.
     dir: PathBuf,
@@ -22,11 +23,13 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     /// Reads the manifest and, if it is there, the shard set. A shard set named on the command line
-    /// must be there. `assumed_rows` stand for the rows of a set that is yet to come.
+    /// must be there. `assumed_rows` stand for the rows of a set that is yet to come. `clocks` are the
+    /// metrics of a run; without, nothing is taken to wait.
     pub(crate) fn load(
         args: &ManifestArgs,
         shards: Option<&Path>,
         assumed_rows: Option<u64>,
+        clocks: Option<&Path>,
     ) -> Result<Self, Failure> {
         let allowed: Vec<PathBuf> = shards.iter().map(|dir| dir.to_path_buf()).collect();
         let manifest = Manifest::load(&args.manifest, &args.overrides, &allowed)
@@ -48,7 +51,11 @@ impl Resolved {
             };
             Failure::from_error(Exit::Usage, &error).maybe_hint(hint)
         })?;
-        Ok(Self { manifest, recipe, data, dir })
+        let ways = match clocks {
+            Some(path) => Ways::recorded(&recipe, path)?,
+            None => Ways::earliest(&recipe),
+        };
+        Ok(Self { manifest, recipe, ways, data, dir })
     }
 
     /// The shard set, if it is there.
@@ -163,10 +170,11 @@ impl Data {
     }
 
     /// What the curriculum says at a step for the rows of each source, by the source's number.
-    pub(crate) fn settings(&self, recipe: &Recipe, step: u64) -> Vec<Settings> {
+    pub(crate) fn settings(&self, recipe: &Recipe, step: u64, clocks: &Clocks) -> Vec<Settings> {
         let progress = recipe.progress(step);
-        let of = |source: &SourceEntry| recipe.curriculum.of_source(&source.name);
-        self.set.sources().iter().map(|source| of(source).settings(progress)).collect()
+        let curriculum = recipe.curriculum_at(clocks);
+        let of = |name: &str| curriculum.of_source(name).settings(progress);
+        self.set.sources().iter().map(|source| of(&source.name)).collect()
     }
 
     pub(crate) fn row(&self, row: u64) -> Result<Row<'_>, Failure> {
@@ -179,9 +187,10 @@ impl Data {
         &self,
         recipe: &Recipe,
         step: u64,
+        clocks: &Clocks,
         count: u64,
     ) -> Result<Averages, Failure> {
-        let settings = self.settings(recipe, step);
+        let settings = self.settings(recipe, step, clocks);
         let context = recipe.curriculum.context(step);
         let visits = u128::from(recipe.total_steps) * u128::from(recipe.global_batch);
         let mut averages = Averages::default();
@@ -201,9 +210,10 @@ impl Data {
         &self,
         recipe: &Recipe,
         step: u64,
+        clocks: &Clocks,
         count: u64,
     ) -> Result<Vec<MaskPlan>, Failure> {
-        let settings = self.settings(recipe, step);
+        let settings = self.settings(recipe, step, clocks);
         let context = recipe.curriculum.context(step);
         let first = step * u64::from(recipe.global_batch);
         (first..first + count)

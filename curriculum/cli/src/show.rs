@@ -2,6 +2,7 @@
 
 use crate::{
     ManifestArgs, chart,
+    clocks::{Waits, Ways},
     mix::{RealRows, SourceTimeline, mix},
     page::{self, Sample},
     run::{Resolved, write},
@@ -10,7 +11,7 @@ use crate::{
 };
 use clap::Args;
 use coda_cli::{Failure, print_json, print_text};
-use coda_curriculum::{Curriculum, MaskPlan, Progress, RowView, plan_row};
+use coda_curriculum::{Clocks, Curriculum, MaskPlan, RowView, plan_row};
 use coda_shards::row_key;
 use coda_stages::Recipe;
 use std::path::PathBuf;
@@ -31,6 +32,10 @@ pub(crate) struct ShowArgs {
     /// Assume that so many rows will be trained on, before there is a shard set.
     #[arg(long, value_name = "N", conflicts_with = "shards")]
     rows: Option<u64>,
+    /// Take the clocks of schedules with a hold from this metrics.jsonl of a run; absent: show the run
+    /// without waits and with the longest.
+    #[arg(long, value_name = "METRICS")]
+    clocks: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long, conflicts_with_all = ["svg", "html"])]
     json: bool,
@@ -43,7 +48,8 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) fn run(args: &ShowArgs) -> Result<(), Failure> {
-    let resolved = Resolved::load(&args.manifest, args.shards.as_deref(), args.rows)?;
+    let (shards, clocks) = (args.shards.as_deref(), args.clocks.as_deref());
+    let resolved = Resolved::load(&args.manifest, shards, args.rows, clocks)?;
     let wanted = Wanted {
         points: args.svg.is_some() || args.html.is_some(),
         shapes: args.json || args.html.is_some(),
@@ -66,55 +72,91 @@ pub(crate) fn run(args: &ShowArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The run that a manifest describes, under one of its curricula.
-pub(crate) fn run_of<'a>(
-    resolved: &Resolved,
-    curriculum: &'a Curriculum,
-    progress: &'a dyn Fn(u64) -> Progress,
-    learning_rate: &'a dyn Fn(u64) -> f64,
-) -> Run<'a> {
-    Run {
-        name: resolved.manifest.name.clone(),
-        stage: resolved.stage_name().to_owned(),
-        profile: resolved.profile_name().to_owned(),
-        curriculum,
-        total_steps: resolved.recipe.total_steps,
-        global_batch: resolved.global_batch(),
-        row_length: resolved.recipe.row_length,
-        progress,
-        learning_rate,
-        epochs_from: resolved.epochs_from(),
+/// One run's curriculum for the rows of a source, over the run.
+pub(crate) struct Course<'a> {
+    resolved: &'a Resolved,
+    ways: &'a Ways,
+    /// The source with schedules of its own; `None`: the common ones.
+    source: Option<&'a str>,
+    curriculum: Curriculum,
+}
+
+impl<'a> Course<'a> {
+    pub(crate) fn new(resolved: &'a Resolved, ways: &'a Ways, source: Option<&'a str>) -> Self {
+        let curriculum = of(&resolved.recipe.curriculum, source);
+        Self { resolved, ways, source, curriculum }
+    }
+
+    /// Looks at the run.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Run<'_>) -> T) -> T {
+        let recipe = &self.resolved.recipe;
+        let settings = |step| {
+            let progress = recipe.progress(step);
+            if self.ways.is_empty() {
+                return self.curriculum.settings(progress);
+            }
+            of(&recipe.curriculum_at(&self.ways.at(step)), self.source).settings(progress)
+        };
+        look(&Run {
+            name: self.resolved.manifest.name.clone(),
+            stage: self.resolved.stage_name().to_owned(),
+            profile: self.resolved.profile_name().to_owned(),
+            curriculum: &self.curriculum,
+            total_steps: recipe.total_steps,
+            global_batch: self.resolved.global_batch(),
+            row_length: recipe.row_length,
+            progress: &|step| recipe.progress(step),
+            settings: &settings,
+            path: &|key| self.ways.path(self.source, key).cloned(),
+            learning_rate: &|step| recipe.lr_at(step),
+            epochs_from: self.resolved.epochs_from(),
+        })
     }
 }
 
-/// The run laid out over its steps, with the sources that have schedules of their own.
+fn of(curriculum: &Curriculum, source: Option<&str>) -> Curriculum {
+    source.map_or_else(|| curriculum.clone(), |name| curriculum.of_source(name))
+}
+
+/// The run laid out over its steps; if there are schedules with a hold and no recorded clocks, also with
+/// the longest waits.
 pub(crate) fn timeline(resolved: &Resolved, wanted: Wanted) -> Timeline {
+    let mut timeline = under(resolved, &resolved.ways, wanted);
+    if timeline.waits == Some(Waits::None) {
+        let latest = Ways::latest(&resolved.recipe);
+        timeline.longest_waits = Some(Box::new(under(resolved, &latest, wanted)));
+    }
+    timeline
+}
+
+/// The run laid out over its steps, with the sources that have schedules of their own.
+fn under(resolved: &Resolved, ways: &Ways, wanted: Wanted) -> Timeline {
     let recipe = &resolved.recipe;
-    let (progress, rate) = (|step| recipe.progress(step), |step| recipe.lr_at(step));
-    let run = |curriculum| run_of(resolved, curriculum, &progress, &rate);
-    let mut timeline = Timeline::of(&run(&recipe.curriculum), wanted);
+    let mut timeline = Course::new(resolved, ways, None).look(|run| Timeline::of(run, wanted));
+    if !ways.is_empty() {
+        timeline.waits = Some(ways.waits);
+        timeline.holds = ways.shown(recipe.total_steps);
+    }
     if recipe.curriculum.sources.is_empty() {
         return timeline;
     }
-    let names: Vec<&String> = resolved.manifest.data.sources.iter().map(|s| &s.name).collect();
-    let curricula: Vec<Curriculum> =
-        names.iter().map(|name| recipe.curriculum.of_source(name)).collect();
+    let names: Vec<&str> =
+        resolved.manifest.data.sources.iter().map(|source| source.name.as_str()).collect();
+    let courses: Vec<Course<'_>> =
+        names.iter().map(|name| Course::new(resolved, ways, Some(name))).collect();
     let shares = resolved.shares();
     for (i, name) in names.iter().enumerate() {
         if recipe.curriculum.sources.contains_key(*name) {
-            let own = Timeline::of(&run(&curricula[i]), wanted);
+            let own = courses[i].look(|run| Timeline::of(run, wanted));
             timeline.sources.push(SourceTimeline {
-                source: (*name).clone(),
+                source: (*name).to_owned(),
                 share: shares.as_ref().map(|shares| shares[i]),
                 lines: own.lines.clone(),
                 timeline: own,
             });
         }
     }
-    timeline.mix = shares.map(|shares| {
-        let runs: Vec<(f64, Run<'_>)> = shares.into_iter().zip(curricula.iter().map(run)).collect();
-        mix(&runs)
-    });
+    timeline.mix = shares.map(|shares| mix(&shares, &courses));
     timeline
 }
 
@@ -124,7 +166,8 @@ fn real_rows(resolved: &Resolved) -> Result<Option<RealRows>, Failure> {
     let recipe = &resolved.recipe;
     let rows = AVERAGED_ROWS.min(recipe.total_steps.saturating_mul(resolved.global_batch()));
     let last_step = recipe.total_steps.saturating_sub(1);
-    let (first, last) = (data.averages(recipe, 0, rows)?, data.averages(recipe, last_step, rows)?);
+    let at = |step| data.averages(recipe, step, &resolved.ways.at(step), rows);
+    let (first, last) = (at(0)?, at(last_step)?);
     Ok(Some(RealRows { rows, first, last }))
 }
 
@@ -137,22 +180,24 @@ fn samples(resolved: &Resolved, timeline: &Timeline) -> Result<(Vec<Sample>, Str
     let count = resolved.global_batch().min(SAMPLE_ROWS);
     let mut samples = Vec::new();
     for step in steps {
+        let clocks = resolved.ways.at(step);
         let plans = match resolved.data() {
-            Some(data) => data.plans(&resolved.recipe, step, count)?,
-            None => made_up(&resolved.recipe, step, count),
+            Some(data) => data.plans(&resolved.recipe, step, &clocks, count)?,
+            None => made_up(&resolved.recipe, step, &clocks, count),
         };
         samples.push(Sample { step, plans });
     }
     let drawn_from = if resolved.data().is_some() {
         "These are the first rows of the batches that the trainer will see."
     } else {
-        "There is no shard set yet: these are made-up rows that are full, without prompt and padding. Their          masks are drawn as those of real rows are."
+        "There is no shard set yet: these are made-up rows that are full, without prompt and padding. Their \
+         masks are drawn as those of real rows are."
     };
     Ok((samples, drawn_from.to_owned()))
 }
 
-fn made_up(recipe: &Recipe, step: u64, count: u64) -> Vec<MaskPlan> {
-    let settings = recipe.curriculum.settings(recipe.progress(step));
+fn made_up(recipe: &Recipe, step: u64, clocks: &Clocks, count: u64) -> Vec<MaskPlan> {
+    let settings = recipe.curriculum_at(clocks).settings(recipe.progress(step));
     let context = recipe.curriculum.context(step);
     let plan = |ordinal| {
         let row = RowView {

@@ -28,6 +28,29 @@ pub(crate) const HEADINGS: [&str; 14] = [
 /// The timeline as text: what it is of, one line per epoch or phase, and how to read it.
 pub(crate) fn render(timeline: &Timeline) -> String {
     let mut text = format!("{}\n\n", timeline.title());
+    text.push_str(&tables(timeline));
+    if let Some(longest) = &timeline.longest_waits {
+        let _ = write!(text, "\n{}", tables(longest));
+    }
+    text.push('\n');
+    if let Some(real) = &timeline.shard_set_rows {
+        let _ = writeln!(text, "{}\n", real.words());
+    }
+    for hold in &timeline.holds {
+        let _ = writeln!(text, "{}\n", hold.words());
+    }
+    for (term, meaning) in timeline.legend() {
+        let _ = writeln!(text, "{term:<11}  {meaning}");
+    }
+    text
+}
+
+/// The tables of all rows, of sources, and of the mix.
+fn tables(timeline: &Timeline) -> String {
+    let mut text = String::new();
+    if let Some(waits) = timeline.waits {
+        let _ = writeln!(text, "{}", waits.heading());
+    }
     if !timeline.sources.is_empty() {
         text.push_str("sources without schedules of their own\n");
     }
@@ -48,13 +71,6 @@ pub(crate) fn render(timeline: &Timeline) -> String {
                 text.push_str("not known: without a shard set or weights no one says how many rows each source has\n");
             }
         }
-    }
-    text.push('\n');
-    if let Some(real) = &timeline.shard_set_rows {
-        let _ = writeln!(text, "{}\n", real.words());
-    }
-    for (term, meaning) in timeline.legend() {
-        let _ = writeln!(text, "{term:<11}  {meaning}");
     }
     text
 }

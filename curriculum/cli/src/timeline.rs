@@ -1,10 +1,13 @@
 //! A run's curriculum laid out over its steps: the lines of the table and the points of the picture.
 
-use crate::mix::{MixLine, RealRows, SourceTimeline};
+use crate::{
+    clocks::{HoldShown, Waits},
+    mix::{MixLine, RealRows, SourceTimeline},
+};
 use coda_curriculum::{
-    Curriculum, Progress, Settings,
+    Curriculum, HoldPath, Progress, Settings,
     expected::{self, Distribution, Distributions, Expected},
-    schedule::{phase_start, span_ratio},
+    schedule::{first_step, phase_start, span_ratio},
 };
 use coda_manifests::Schedule;
 use serde::Serialize;
@@ -39,6 +42,10 @@ pub(crate) struct Run<'a> {
     /// Tokens per row.
     pub(crate) row_length: u32,
     pub(crate) progress: &'a dyn Fn(u64) -> Progress,
+    /// What the schedules say at a step: those with a hold at their own clocks.
+    pub(crate) settings: &'a dyn Fn(u64) -> Settings,
+    /// The way of the clock of a schedule with a hold, by its key.
+    pub(crate) path: &'a dyn Fn(&str) -> Option<HoldPath>,
     pub(crate) learning_rate: &'a dyn Fn(u64) -> f64,
     /// Where the number of epochs comes from, in words.
     pub(crate) epochs_from: String,
@@ -153,6 +160,15 @@ pub(crate) struct Timeline {
     /// What the rows of the shard set come to, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shard_set_rows: Option<RealRows>,
+    /// How long the schedules with a hold wait here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) waits: Option<Waits>,
+    /// The schedules with a hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) holds: Vec<HoldShown>,
+    /// The same run if everything waits as long as it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) longest_waits: Option<Box<Self>>,
     #[serde(skip)]
     pub(crate) points: Vec<Point>,
 }
@@ -161,7 +177,7 @@ impl Timeline {
     /// Lays out a run, with what is wanted besides the lines.
     pub(crate) fn of(run: &Run<'_>, wanted: Wanted) -> Self {
         let mut sampler = Sampler::new(run);
-        let starts = run.line_starts();
+        let starts = line_starts(run);
         let ends = starts.iter().skip(1).copied().chain([run.total_steps]);
         let tokens_per_step = run.global_batch * u64::from(run.row_length);
         let mut lines = Vec::new();
@@ -204,6 +220,9 @@ impl Timeline {
             sources: Vec::new(),
             mix: None,
             shard_set_rows: None,
+            waits: None,
+            holds: Vec::new(),
+            longest_waits: None,
             points,
         }
     }
@@ -250,7 +269,7 @@ fn add_shapes(run: &Run<'_>, lines: &mut [Line]) {
     for i in 0..most {
         let line = &mut lines[if most > 1 { i * (all - 1) / (most - 1) } else { 0 }];
         let step = line.middle();
-        let settings = run.curriculum.settings((run.progress)(step));
+        let settings = (run.settings)(step);
         let distribution = distributions.of(&settings, &run.curriculum.context(step));
         line.shape = Some(Shape::of(distribution, run.row_length));
     }
@@ -270,7 +289,7 @@ impl<'a> Sampler<'a> {
     /// What the schedules say at a step, and what that comes to for full rows.
     pub(crate) fn look(&mut self, step: u64) -> (Settings, Expected) {
         let run = self.run;
-        let settings = run.curriculum.settings((run.progress)(step));
+        let settings = (run.settings)(step);
         let expected = match &self.last {
             Some((known, expected)) if *known == settings => *expected,
             _ => {
@@ -302,24 +321,18 @@ impl<'a> Sampler<'a> {
     }
 }
 
-impl Run<'_> {
-    /// The steps at which a new line begins: epochs, phases, the ends of ramps and of the conditioned
-    /// span, the peak of the learning rate.
-    pub(crate) fn line_starts(&self) -> Vec<u64> {
-        line_starts(self)
-    }
-}
-
-fn line_starts(run: &Run<'_>) -> Vec<u64> {
+/// The steps at which a new line begins: epochs, phases, the ends of ramps and of the conditioned span,
+/// the peak of the learning rate.
+pub(crate) fn line_starts(run: &Run<'_>) -> Vec<u64> {
     let curriculum = run.curriculum;
     let total = run.total_steps;
     let mut starts = vec![0];
     epoch_starts(run, &mut starts);
-    edges(&curriculum.p1, total, &mut starts);
-    edges(&curriculum.p2, total, &mut starts);
-    edges(&curriculum.p3, total, &mut starts);
-    edges(&curriculum.block_sizes, total, &mut starts);
-    edges(&curriculum.sampling_eps, total, &mut starts);
+    edges(run, "p1", &curriculum.p1, &mut starts);
+    edges(run, "p2", &curriculum.p2, &mut starts);
+    edges(run, "p3", &curriculum.p3, &mut starts);
+    edges(run, "block_sizes", &curriculum.block_sizes, &mut starts);
+    edges(run, "sampling_eps", &curriculum.sampling_eps, &mut starts);
     starts.extend(first_step(total, |step| {
         span_ratio(curriculum.conditioned_span, (run.progress)(step)) >= 1.0
     }));
@@ -335,34 +348,27 @@ fn epoch_starts(run: &Run<'_>, starts: &mut Vec<u64>) {
     for epoch in 1..=epochs {
         let begins = first_step(run.total_steps, |step| (run.progress)(step).epoch >= epoch);
         let changes = |&start: &u64| {
-            let at = |step| run.curriculum.settings((run.progress)(step));
+            let at = run.settings;
             epochs <= MOST_EPOCHS || at(start) != at(start.saturating_sub(1))
         };
         starts.extend(begins.filter(changes));
     }
 }
 
-/// The first step below `total` for which `holds`, which then goes on to hold.
-fn first_step(total: u64, holds: impl Fn(u64) -> bool) -> Option<u64> {
-    let (mut low, mut high) = (0, total);
-    while low < high {
-        let middle = low.midpoint(high);
-        if holds(middle) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    (low < total).then_some(low)
-}
-
-fn edges<T>(schedule: &Schedule<T>, total: u64, starts: &mut Vec<u64>) {
+fn edges<T>(run: &Run<'_>, key: &str, schedule: &Schedule<T>, starts: &mut Vec<u64>) {
     match schedule {
         Schedule::Linear { steps, .. } | Schedule::Cosine { steps, .. } => starts.push(*steps),
         Schedule::Piecewise(points) => starts.extend(points.iter().map(|(step, _)| *step)),
         Schedule::Phases(table) => {
             let phases = table.len() as u64;
-            starts.extend((1..phases).map(|index| phase_start(index, phases, total)));
+            starts.extend((1..phases).map(|index| phase_start(index, phases, run.total_steps)));
+        }
+        Schedule::Held { schedule, .. } => {
+            let Some(path) = (run.path)(key) else { return };
+            let mut by_clock = Vec::new();
+            edges(run, key, schedule, &mut by_clock);
+            starts.extend(by_clock.into_iter().map(|clock| path.step_of(clock)));
+            starts.extend(path.turns());
         }
         Schedule::Constant(_) | Schedule::Epochs(_) | Schedule::EpochCycle(_) => {}
     }
@@ -395,6 +401,8 @@ mod tests {
             score_pads: true,
             sources: BTreeMap::new(),
         };
+        let progress =
+            |step| Progress { step, total_steps: 100, epoch: u32::try_from(step / 40).unwrap() };
         let run = Run {
             name: "small".to_owned(),
             stage: "mid".to_owned(),
@@ -403,11 +411,9 @@ mod tests {
             total_steps: 100,
             global_batch: 8,
             row_length: 64,
-            progress: &|step| Progress {
-                step,
-                total_steps: 100,
-                epoch: u32::try_from(step / 40).unwrap(),
-            },
+            progress: &progress,
+            settings: &|step| curriculum.settings(progress(step)),
+            path: &|_| None,
             learning_rate: &|step| (step as f64 / 10.0).min(1.0 - step as f64 / 200.0),
             epochs_from: String::new(),
         };

@@ -1,7 +1,7 @@
 //! Schedules that could not be drawn from, and sources that do not exist.
 
 use super::{Checked, problem, require, share};
-use crate::{ConditionedSpan, Manifest, Schedule, Stage, load::nearest};
+use crate::{ConditionedSpan, Hold, Manifest, Schedule, Stage, load::nearest};
 
 /// The keys that a source may have for itself.
 struct Schedules<'a> {
@@ -22,6 +22,7 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
         sampling_eps: curriculum.sampling_eps.as_ref(),
     };
     check_schedules("curriculum", &all)?;
+    let mut waits = all.wait();
     if let Some(ConditionedSpan::Ratio(ratio)) = curriculum.conditioned_span {
         share("curriculum.conditioned_span.ratio", ratio, false)?;
         require(manifest.stage == Stage::Post, "curriculum.conditioned_span", || {
@@ -45,20 +46,40 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
             sampling_eps: own.sampling_eps.as_ref(),
         };
         check_schedules(&key, &own)?;
+        waits |= own.wait();
+    }
+    if waits {
+        require(manifest.data.held_out > 0.0, "data.held_out", || {
+            "0 leaves no rows on which a schedule with a hold could see a loss fall".to_owned()
+        })?;
+        require(manifest.train.eval.every != Some(0), "train.eval.every", || {
+            "0 measures no loss during the run, which a schedule with a hold waits for".to_owned()
+        })?;
     }
     Ok(())
 }
 
+impl Schedules<'_> {
+    /// Whether one of them waits for a loss.
+    fn wait(&self) -> bool {
+        let holds = |schedule: Option<&Schedule<f64>>| schedule.is_some_and(|s| s.hold().is_some());
+        self.strategies.iter().any(|(_, schedule)| holds(*schedule))
+            || holds(self.sampling_eps)
+            || self.block_sizes.is_some_and(|schedule| schedule.hold().is_some())
+    }
+}
+
 fn check_schedules(key: &str, schedules: &Schedules<'_>) -> Checked {
     for (name, schedule) in schedules.strategies {
-        check_schedule(&format!("{key}.{name}"), schedule, "a probability from 0 to 1", |p| {
-            (0.0..=1.0).contains(p)
-        })?;
+        let key = format!("{key}.{name}");
+        check_schedule(&key, schedule, "a probability from 0 to 1", |p| (0.0..=1.0).contains(p))?;
+        check_hold(&key, schedule, true)?;
     }
     let eps = format!("{key}.sampling_eps");
     check_schedule(&eps, schedules.sampling_eps, "above 0 and at most 1", |eps| {
         *eps > 0.0 && *eps <= 1.0
     })?;
+    check_hold(&eps, schedules.sampling_eps, true)?;
     let key = format!("{key}.block_sizes");
     let sizes = schedules.block_sizes;
     check_schedule(&key, sizes, "a list of sizes of 1 or more", |sizes| {
@@ -70,7 +91,43 @@ fn check_schedules(key: &str, schedules: &Schedules<'_>) -> Checked {
              `epochs: [[4], [8]]`",
         ));
     }
-    Ok(())
+    check_hold(&key, sizes, false)
+}
+
+/// A hold needs a place at which to wait. `has_middle`: whether there are values between two points.
+fn check_hold<T>(key: &str, schedule: Option<&Schedule<T>>, has_middle: bool) -> Checked {
+    let Some((schedule, &hold)) = schedule.and_then(|s| Some((s, s.hold()?))) else {
+        return Ok(());
+    };
+    let key = format!("{key}.hold");
+    let waits = match schedule.unheld() {
+        Schedule::Constant(_) | Schedule::Held { .. } => false,
+        Schedule::Linear { .. } | Schedule::Cosine { .. } => {
+            return Err(problem(key, "a ramp has no point at which it could wait").hint(
+                "write it with points, as in `piecewise: [[0, 0.1], [500, 0.3], [1000, 0.5]]`: it \
+                 waits at 500",
+            ));
+        }
+        Schedule::Piecewise(points) if has_middle => {
+            points.split_last().is_some_and(|(_, before)| before.iter().any(|(step, _)| *step > 0))
+        }
+        Schedule::Piecewise(points) => points.len() > 1,
+        Schedule::Epochs(values) | Schedule::EpochCycle(values) | Schedule::Phases(values) => {
+            values.len() > 1
+        }
+    };
+    if !waits {
+        return Err(problem(key, "the schedule has no point at which it could wait").hint(
+            "phases, epochs and lists at points wait before each value but the first, numbers at each \
+             point but the last and one at step 0",
+        ));
+    }
+    let Hold { patience, min_delta, max_hold, .. } = hold;
+    require(patience > 0, &format!("{key}.patience"), || "0 is not above 0".to_owned())?;
+    require(max_hold > 0, &format!("{key}.max_hold"), || "0 is not above 0".to_owned())?;
+    require(min_delta >= 0.0 && min_delta.is_finite(), &format!("{key}.min_delta"), || {
+        format!("{min_delta} is not 0 or more")
+    })
 }
 
 fn check_schedule<T: std::fmt::Debug>(

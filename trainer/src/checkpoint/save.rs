@@ -8,6 +8,7 @@ use crate::{
     model::{ModelConfig, Params},
     optim::Optimizer,
 };
+use coda_curriculum::HoldState;
 use coda_shards::{
     Specials,
     commit::{AtomicDir, write_atomic},
@@ -43,6 +44,7 @@ impl Identity {
     /// The identity of a recipe over a shard set.
     #[must_use]
     pub fn new(recipe: &Recipe, shard_set: &str, order: Value) -> Self {
+        let waits = !recipe.holds().is_empty();
         let mut recipe = plain(recipe);
         if let Some(keys) = recipe.as_object_mut() {
             // `micro_batch`, `recompute` and the engine with its keys change the order and the
@@ -50,17 +52,21 @@ impl Identity {
             for key in [
                 "name",
                 "engine",
-                "micro_batch",
                 "recompute",
                 "xla",
                 "init",
-                "eval_every",
-                "eval_batches",
+                "eval_by_strategy",
                 "checkpoint_every",
                 "checkpoint_keep",
                 "log_every",
             ] {
                 keys.shift_remove(key);
+            }
+            // Where a schedule waits for a held-out loss, what measures it decides the masks.
+            if !waits {
+                for key in ["micro_batch", "eval_every", "eval_batches"] {
+                    keys.shift_remove(key);
+                }
             }
         }
         Self { shard_set: shard_set.to_owned(), recipe, order }
@@ -109,15 +115,18 @@ fn compare(path: &str, now: &Value, before: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// `run.json` of a checkpoint.
+/// `run.json` of a checkpoint: all that is not weights or the optimizer's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// Optimizer steps done.
     pub step: u64,
-    /// The next position of the row order: all there is to know about the data.
+    /// The next position of the row order: all there is to know about where the data stands.
     pub position: u64,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Where the schedules with a hold stand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holds: BTreeMap<String, HoldState>,
     /// What must stay the same.
     pub identity: Identity,
     /// Its hash.

@@ -9,7 +9,7 @@ use crate::{
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, print_json, print_text};
-use coda_manifests::{Engine as EngineKey, Recompute};
+use coda_manifests::{Engine as EngineKey, HeldOutLoss, Recompute};
 use serde::Serialize;
 use std::{path::PathBuf, time::Instant};
 
@@ -54,7 +54,8 @@ impl Eval {
         let rows = micro_batch(&recipe) as usize;
         let mut loss =
             |batch: &_, mask, denominator| engine.loss(&params, batch, mask, denominator);
-        let measured = held_out_loss(&feed, &held_out, &mut loss, rows)?;
+        let plain = HeldOutLoss::Plain;
+        let measured = held_out_loss(&feed, &held_out, plain, &mut loss, rows)?;
         let Some(measured) = measured else {
             return Err(Failure::usage("the shard set has no held-out rows")
                 .hint("raise data.held_out above 0"));

@@ -2,8 +2,11 @@
 
 use super::{Feed, FeedError, Prepared};
 use coda_curriculum::{Context, Settings};
-use coda_manifests::Profile;
+use coda_manifests::{HeldOutLoss, Profile};
 use coda_shards::Position;
+
+/// The block sizes of held-out masks under S3: those that a manifest without any has.
+const BLOCK_SIZES: [u32; 4] = [4, 8, 16, 32];
 
 /// The seed of held-out masks. Fixed, so that losses of runs with other seeds compare.
 const SEED: u64 = 0x00C0_DA00;
@@ -49,17 +52,23 @@ impl HeldOutRows {
         self.rows.chunks(size.max(1))
     }
 
-    /// Masks rows for evaluation: single tokens at a noise level from 1e-3 up, prompts protected in
-    /// full, S1 to S3 off; every draw is keyed by the row alone.
+    /// Masks rows for evaluation: at a noise level from 1e-3 up, prompts protected in full; every draw
+    /// is keyed by the row alone. Single tokens, or every row by one strategy: S1, S2, or S3 with
+    /// blocks of 4 to 32 tokens. The masks of a row never change, so that its losses compare.
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub fn prepare(feed: &Feed, rows: &[u64]) -> Result<Vec<Prepared>, FeedError> {
+    pub fn prepare(
+        feed: &Feed,
+        rows: &[u64],
+        under: HeldOutLoss,
+    ) -> Result<Vec<Prepared>, FeedError> {
+        let on = |strategy| f64::from(u8::from(under == strategy));
         let settings = Settings {
-            p1: 0.0,
-            p2: 0.0,
-            p3: 0.0,
-            block_sizes: vec![1],
+            p1: on(HeldOutLoss::S1),
+            p2: on(HeldOutLoss::S2),
+            p3: on(HeldOutLoss::S3),
+            block_sizes: BLOCK_SIZES.to_vec(),
             sampling_eps: 1e-3,
             span_ratio: 1.0,
         };

@@ -1,9 +1,10 @@
 //! Positions of training → rows → masks → batches.
 //!
 //! Step `s` (from 0) takes the positions `s · global_batch .. (s + 1) · global_batch` of
-//! [`coda_shards::Order`], so the whole state of the feed is the number of steps done. What a row
-//! looks like depends on its position alone: any split of a global batch into micro-batches gives
-//! the same rows with the same masks.
+//! [`coda_shards::Order`], so the whole state of the feed is the number of steps done (and the clocks
+//! of schedules that wait for a loss, which the fit loop keeps). What a row looks like depends on its
+//! position alone: any split of a global batch into micro-batches gives the same rows with the same
+//! masks.
 
 mod held_out;
 mod prepare;
@@ -12,9 +13,9 @@ pub use held_out::HeldOutRows;
 pub use prepare::{Prepared, StepTally};
 
 use crate::engine::Batch;
-use coda_curriculum::{Context, Curriculum, Settings, SpecialIds};
+use coda_curriculum::{Clocks, Context, Settings, SpecialIds};
 use coda_manifests::Manifest;
-use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceEntry, SourceRange};
+use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceRange};
 use coda_stages::Recipe;
 use prepare::prepare;
 use rayon::prelude::*;
@@ -25,8 +26,6 @@ pub struct Feed {
     set: ShardSet,
     order: Order,
     recipe: Recipe,
-    /// What holds for the rows of each source, by the number that rows have for it.
-    curricula: Vec<Curriculum>,
 }
 
 /// A feed that cannot be made or read.
@@ -98,9 +97,7 @@ impl Feed {
     /// If the set does not fit, or there is nothing to train on.
     pub fn new(set: ShardSet, ranges: &[SourceRange], recipe: &Recipe) -> Result<Self, FeedError> {
         let order = Order::new(recipe.seed, ranges)?;
-        let of = |source: &SourceEntry| recipe.curriculum.of_source(&source.name);
-        let curricula = set.sources().iter().map(of).collect();
-        Ok(Self { set, order, recipe: recipe.clone(), curricula })
+        Ok(Self { set, order, recipe: recipe.clone() })
     }
 
     /// The shard set.
@@ -121,12 +118,15 @@ impl Feed {
         self.recipe.global_batch
     }
 
-    /// What the curriculum says at step `step`, for the rows of each source.
+    /// What the curriculum says at step `step`, for the rows of each source by its number. `clocks`
+    /// are those of the schedules with a hold.
     #[must_use]
-    pub fn settings(&self, step: u64) -> (Vec<Settings>, Context) {
+    pub fn settings(&self, step: u64, clocks: &Clocks) -> (Vec<Settings>, Context) {
         let progress = self.recipe.progress(step);
-        let settings = self.curricula.iter().map(|curriculum| curriculum.settings(progress));
-        (settings.collect(), self.recipe.curriculum.context(step))
+        let curriculum = self.recipe.curriculum_at(clocks);
+        let of = |name: &str| curriculum.of_source(name).settings(progress);
+        let settings = self.set.sources().iter().map(|source| of(&source.name));
+        (settings.collect(), curriculum.context(step))
     }
 
     /// Which rows step `step` reads.
@@ -136,12 +136,18 @@ impl Feed {
         (0..u64::from(self.recipe.global_batch)).map(|i| self.order.at(first + i)).collect()
     }
 
-    /// The rows `part` (within `0..global_batch`) of step `step`, masked.
+    /// The rows `part` (within `0..global_batch`) of step `step`, masked. `clocks` are those of the
+    /// schedules with a hold.
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub fn prepare(&self, step: u64, part: Range<u32>) -> Result<Vec<Prepared>, FeedError> {
-        let (settings, context) = self.settings(step);
+    pub fn prepare(
+        &self,
+        step: u64,
+        clocks: &Clocks,
+        part: Range<u32>,
+    ) -> Result<Vec<Prepared>, FeedError> {
+        let (settings, context) = self.settings(step, clocks);
         let first = step * u64::from(self.recipe.global_batch);
         part.into_par_iter()
             .map(|i| {

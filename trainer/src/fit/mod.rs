@@ -2,12 +2,14 @@
 //! signal.
 
 mod eval;
+mod holds;
 mod lock;
 mod report;
 mod setup;
 mod step;
 
 pub use eval::{LossOf, held_out_loss};
+pub use holds::HoldStates;
 pub use report::Summary;
 pub use setup::{Resume, SetupError, starting_model};
 pub(crate) use setup::{model_config, optimizer_settings};
@@ -20,12 +22,14 @@ use crate::{
     },
     engine::{EngineError, Learner},
     feed::{Feed, HeldOutRows},
-    metrics::{EventWriter, HeldOut, MetricsFile, StepMetrics, Watch},
+    metrics::{EventWriter, MetricsFile, StepMetrics, Watch},
     model::{ModelConfig, Params},
     optim::Optimizer,
 };
 use coda_cli::{Exit, Failure, ProgressArgs, signals::Stop};
+use coda_manifests::HeldOutLoss;
 use coda_stages::Recipe;
+use holds::Holds;
 use report::Reporter;
 use serde_json::Value;
 use setup::{Begin, begin};
@@ -85,7 +89,8 @@ pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failu
     let started = Instant::now();
     let _lock = lock::RunLock::acquire(&options.out)?;
     let store = Store::of_run(&options.out);
-    let Begin { config, params, optimizer, step, resumed_from } = begin(job, options, &store)?;
+    let Begin { config, params, optimizer, step, holds, resumed_from } =
+        begin(job, options, &store)?;
     let file = |error: &dyn std::error::Error| Failure::from_error(Exit::Io, error);
     let metrics_path = options.out.join(METRICS_FILE);
     let metrics = if step > 0 {
@@ -104,6 +109,7 @@ pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failu
             row_length: set.row_length(),
         },
         held_out: HeldOutRows::choose(job.feed, held_out_limit(job.recipe)),
+        holds: Holds::of(job.recipe, step, &holds),
         config,
         step,
         saved: resumed_from.as_ref().map(|_| step),
@@ -140,6 +146,8 @@ struct Training<'a> {
     store: Store,
     tokenizer: TokenizerFiles,
     held_out: HeldOutRows,
+    /// The schedules that wait for a held-out loss.
+    holds: Holds,
     config: ModelConfig,
     /// Optimizer steps done.
     step: u64,
@@ -156,9 +164,11 @@ impl Training<'_> {
         let recipe = self.job.recipe;
         if self.step == 0 {
             let started = Instant::now();
-            let held_out = self.evaluate()?;
-            reporter.held_out(0, held_out.as_ref());
-            let line = StepMetrics::before_training(held_out, started.elapsed().as_secs_f64());
+            let mut line = StepMetrics::before_training(None, 0.0);
+            self.evaluate(&mut line)?;
+            line.holds.clone_from(self.holds.states());
+            line.seconds = started.elapsed().as_secs_f64();
+            reporter.held_out(&line);
             self.record(&line)?;
         }
         while self.step < recipe.total_steps {
@@ -168,16 +178,23 @@ impl Training<'_> {
             }
             let (mut line, parted) = self.one_step()?;
             let last = self.step == recipe.total_steps;
-            if last || is_due(self.step, recipe.eval_every) {
-                line.held_out = self.evaluate()?;
-                line.held_out_loss = line.held_out.as_ref().map(|h| h.loss);
+            let evaluated = last || is_due(self.step, recipe.eval_every);
+            if evaluated {
+                self.evaluate(&mut line)?;
+            }
+            let turns = self.holds.advance();
+            if evaluated {
+                line.holds.clone_from(self.holds.states());
             }
             self.record(&line)?;
             reporter.step(&line);
             for parting in &parted {
                 reporter.parted(self.step, parting);
             }
-            reporter.held_out(self.step, line.held_out.as_ref());
+            reporter.held_out(&line);
+            for turn in &turns {
+                reporter.turn(self.step, turn);
+            }
             if last || is_due(self.step, recipe.checkpoint_every) {
                 self.save()?;
             }
@@ -190,11 +207,20 @@ impl Training<'_> {
         Ok(Exit::Done)
     }
 
-    fn evaluate(&mut self) -> Result<Option<HeldOut>, Failure> {
-        let rows = micro_batch(self.job.recipe) as usize;
+    /// Measures the held-out losses that are asked for, and shows them to the schedules that wait.
+    fn evaluate(&mut self, line: &mut StepMetrics) -> Result<(), Failure> {
+        let (recipe, feed) = (self.job.recipe, self.job.feed);
+        let rows = micro_batch(recipe) as usize;
         let learner = &mut self.learner;
         let mut loss = |batch: &_, mask, denominator| learner.loss(batch, mask, denominator);
-        held_out_loss(self.job.feed, &self.held_out, &mut loss, rows)
+        for under in [HeldOutLoss::Plain, HeldOutLoss::S1, HeldOutLoss::S2, HeldOutLoss::S3] {
+            let always = under == HeldOutLoss::Plain || recipe.eval_by_strategy;
+            if always || self.holds.look_at(under) {
+                line.measured(under, held_out_loss(feed, &self.held_out, under, &mut loss, rows)?);
+            }
+        }
+        self.holds.observe(|under| line.held_out_under(under));
+        Ok(())
     }
 
     fn record(&mut self, line: &StepMetrics) -> Result<(), Failure> {
@@ -228,6 +254,7 @@ impl Training<'_> {
             step: self.step,
             position: self.step * u64::from(recipe.global_batch),
             tokens: self.step * recipe.tokens_per_step(),
+            holds: self.holds.states().clone(),
             identity_hash: identity.hash(),
             identity,
             recipe: recipe.clone(),

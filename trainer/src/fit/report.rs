@@ -1,6 +1,7 @@
 //! What a run says while it runs and when it ends.
 
-use crate::metrics::{HeldOut, Parting, StepMetrics};
+use super::holds::Turn;
+use crate::metrics::{Parting, StepMetrics};
 use coda_cli::{Progress, ProgressArgs, ProgressMode, human};
 use coda_manifests::Stage;
 use coda_stages::Recipe;
@@ -137,13 +138,23 @@ impl Reporter {
         self.progress.advance(self.tokens_per_step);
     }
 
-    pub(super) fn held_out(&self, step: u64, held_out: Option<&HeldOut>) {
-        let Some(held_out) = held_out else { return };
-        let text = format!(
+    pub(super) fn held_out(&self, line: &StepMetrics) {
+        let (step, Some(held_out)) = (line.step, &line.held_out) else { return };
+        let mut text = format!(
             "{}: step {step}/{} held-out loss {:.4} ({:.4} nats per masked token, {} rows)",
             self.label, self.total, held_out.loss, held_out.nats_per_token, held_out.rows
         );
+        let strategies =
+            [("S1", line.held_out_s1), ("S2", line.held_out_s2), ("S3", line.held_out_s3)];
+        for (name, loss) in strategies {
+            let _ = loss.map(|loss| write!(text, ", under {name} {loss:.4}"));
+        }
         self.say(&text);
+    }
+
+    /// A schedule that begins to wait, or goes on.
+    pub(super) fn turn(&self, step: u64, turn: &Turn) {
+        self.say(&format!("{}: step {step}/{}: {turn}", self.label, self.total));
     }
 
     /// Masks that are not what the curriculum expects.

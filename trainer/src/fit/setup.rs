@@ -1,6 +1,6 @@
 //! Where a run begins: a checkpoint of its own, another model, or fresh weights.
 
-use super::{FitOptions, Job, METRICS_FILE};
+use super::{FitOptions, Job, METRICS_FILE, holds::HoldStates};
 use crate::{
     checkpoint::{Found, HfWeights, Store},
     model::{ModelConfig, Params},
@@ -49,6 +49,7 @@ pub(super) struct Begin {
     pub(super) params: Params,
     pub(super) optimizer: Optimizer,
     pub(super) step: u64,
+    pub(super) holds: HoldStates,
     pub(super) resumed_from: Option<PathBuf>,
 }
 
@@ -76,11 +77,14 @@ pub(super) fn begin(job: &Job<'_>, options: &FitOptions, store: &Store) -> Resul
         let (config, params) = found.restore(&mut optimizer)?;
         let step = found.run.step;
         eprintln!("resuming at step {step} from {}", found.dir.display());
-        return Ok(Begin { config, params, optimizer, step, resumed_from: Some(found.dir) });
+        // Before the first step everything is measured anew.
+        let holds = if step > 0 { found.run.holds } else { HoldStates::new() };
+        return Ok(Begin { config, params, optimizer, step, holds, resumed_from: Some(found.dir) });
     }
     let (config, params) = (job.model)()?;
     let optimizer = Optimizer::new(&settings, params.layout());
-    Ok(Begin { config, params, optimizer, step: 0, resumed_from: None })
+    let holds = HoldStates::new();
+    Ok(Begin { config, params, optimizer, step: 0, holds, resumed_from: None })
 }
 
 fn check_identity(job: &Job<'_>, found: &Found) -> Result<(), Failure> {

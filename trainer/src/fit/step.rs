@@ -19,12 +19,13 @@ impl Training<'_> {
         let step = self.step;
         let denominator = recipe.tokens_per_step() as f64;
         let mask_id = feed.set().specials().mask;
+        let clocks = self.holds.clocks();
         let (mut tally, mut sigmas, mut batches) = (StepTally::default(), Vec::new(), Vec::new());
         let rows_at_once = u32::try_from(self.learner.rows_at_once()).unwrap_or(u32::MAX);
         let mut first = 0;
         while first < recipe.global_batch {
             let end = first.saturating_add(rows_at_once).min(recipe.global_batch);
-            let rows = feed.prepare(step, first..end).map_err(feed_failure)?;
+            let rows = feed.prepare(step, &clocks, first..end).map_err(feed_failure)?;
             for row in &rows {
                 tally.add(row);
                 sigmas.push(row.plan.sigma);
@@ -58,10 +59,8 @@ impl Training<'_> {
             scored: Some(tally.scored()),
             observed: Some(tally.observed()),
             expected: Some(tally.expected()),
-            held_out_loss: None,
-            held_out: None,
-            seconds,
             tokens_per_second: tally.tokens() as f64 / seconds,
+            ..StepMetrics::before_training(None, seconds)
         };
         Ok((line, parted))
     }

@@ -1,6 +1,9 @@
 //! One line of `metrics.jsonl`.
 
+use coda_curriculum::HoldState;
+use coda_manifests::HeldOutLoss;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Shares of the rows of a step that each strategy took, and of the positions that were masked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +76,18 @@ pub struct StepMetrics {
     /// The rest of that measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
+    /// The held-out loss with S1 on every row, when it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_s1: Option<f64>,
+    /// The held-out loss with S2 on every row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_s2: Option<f64>,
+    /// The held-out loss with S3 on every row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_s3: Option<f64>,
+    /// On lines with a held-out loss: where the schedules with a hold stand before the next step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holds: BTreeMap<String, HoldState>,
     /// Seconds that the step took. Not part of what a resumed run repeats.
     pub seconds: f64,
     /// Tokens of the step over its seconds. Not part of what a resumed run repeats.
@@ -99,8 +114,41 @@ impl StepMetrics {
             expected: None,
             held_out_loss: held_out.as_ref().map(|h| h.loss),
             held_out,
+            held_out_s1: None,
+            held_out_s2: None,
+            held_out_s3: None,
+            holds: BTreeMap::new(),
             seconds,
             tokens_per_second: 0.0,
+        }
+    }
+
+    /// Notes a held-out loss.
+    pub fn measured(&mut self, under: HeldOutLoss, held_out: Option<HeldOut>) {
+        let loss = held_out.as_ref().map(|held_out| held_out.loss);
+        *self.place(under) = loss;
+        if under == HeldOutLoss::Plain {
+            self.held_out = held_out;
+        }
+    }
+
+    fn place(&mut self, under: HeldOutLoss) -> &mut Option<f64> {
+        match under {
+            HeldOutLoss::Plain => &mut self.held_out_loss,
+            HeldOutLoss::S1 => &mut self.held_out_s1,
+            HeldOutLoss::S2 => &mut self.held_out_s2,
+            HeldOutLoss::S3 => &mut self.held_out_s3,
+        }
+    }
+
+    /// A held-out loss, when it was measured after this step.
+    #[must_use]
+    pub const fn held_out_under(&self, under: HeldOutLoss) -> Option<f64> {
+        match under {
+            HeldOutLoss::Plain => self.held_out_loss,
+            HeldOutLoss::S1 => self.held_out_s1,
+            HeldOutLoss::S2 => self.held_out_s2,
+            HeldOutLoss::S3 => self.held_out_s3,
         }
     }
 
@@ -124,6 +172,9 @@ impl StepMetrics {
         put("speed/tokens_per_second", self.loss.map(|_| self.tokens_per_second));
         put("held_out/loss", self.held_out_loss);
         put("held_out/nats_per_token", self.held_out.as_ref().map(|h| h.nats_per_token));
+        put("held_out/loss_s1", self.held_out_s1);
+        put("held_out/loss_s2", self.held_out_s2);
+        put("held_out/loss_s3", self.held_out_s3);
         scalars
     }
 }
