@@ -18,7 +18,7 @@
 //! | `BlockSize` (9) | 0 | `coda-paper`: `k = sizes[w · len >> 32]` |
 //! | `BatchBlockSize` (12) | 0 | `coda-repo`: the same, in the stream with `row_key` = the step and epoch 0 |
 //! | `BlockStart` (10) | `i` | S3: a block starts at position `i` when `w >= S(1 - sigma, k)` |
-//! | `TokenMask` (11) | `i` | without S3: position `i` is masked when `w < T(sigma)` |
+//! | `TokenMask` (11) | `i` | without S3: position `i` is masked when `w < T(sigma)`; with S3 over spans: the block that starts at `i`, or position `i` outside of blocks |
 //!
 //! `T(p) = floor(p · 2^32)` ([`coda_random::bernoulli_threshold`]). `S(keep, k)` is the largest
 //! integer `s` in `0..=2^32` with `(s / 2^32)^k <= keep`, the power by repeated squaring from the
@@ -37,6 +37,14 @@
 //!    that is not protected) or in a span of the column `maskable`; and, if pads are scored and
 //!    `p2 = 0` at this step, the pads `valid..L` that lie at or after `prefix`.
 //!
+//! # Blocks that are spans
+//! With `mask_blocks` other than `tokens`, S3's blocks are spans of the column `spans`: in its order,
+//! each span of a wanted kind that has at most `k` tokens, lies inside one maximal run of maskable
+//! positions and begins at or after the end of the last block. A block is masked as a whole, and
+//! every other maskable position by itself, when the draw `TokenMask` of its first position is below
+//! `T(sigma)`.
+//!
+//! # Runs
 //! Maximal runs of maskable positions are what S3 sees: a block of `k` may start at `i` when
 //! `i..i + k` lies inside one run. Draws at other positions are simply not looked at, so a
 //! position's word never depends on what happens elsewhere in the row.

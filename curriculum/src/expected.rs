@@ -13,7 +13,7 @@ mod run_lengths;
 pub use distribution::{Distribution, Distributions};
 
 use crate::{
-    Context, RowView, Settings,
+    Context, RowView, Settings, SyntaxSpans,
     maskable::{Bounds, runs},
 };
 use coda_manifests::Profile;
@@ -53,6 +53,7 @@ pub fn packed_row(settings: &Settings, context: &Context, length: u32) -> Expect
         valid_len: length,
         maskable_starts: &[0],
         maskable_lens: &[length],
+        spans: SyntaxSpans::default(),
     };
     row_like(settings, context, &row)
 }
@@ -66,14 +67,16 @@ pub fn packed_row(settings: &Settings, context: &Context, length: u32) -> Expect
 pub fn row_like(settings: &Settings, context: &Context, row: &RowView<'_>) -> Expected {
     let [s1_share, s2_share, s3_share] = shares(settings, context, row.length);
     let eps = settings.sampling_eps;
+    // Blocks that are spans mask every position as often as single tokens do.
+    let blocks_share = if settings.mask_blocks.is_tokens() { s3_share } else { 0.0 };
     let token = Coverage::new(1, eps);
     // A block that no row has room for masks nothing; its table could be as long as any number.
-    let fits = |k: &&u32| s3_share > 0.0 && **k <= row.length;
+    let fits = |k: &&u32| blocks_share > 0.0 && **k <= row.length;
     let blocks: Vec<Coverage> =
         settings.block_sizes.iter().filter(fits).map(|&k| Coverage::new(k, eps)).collect();
     let runs = runs(row, &Bounds::of(settings, context, row));
-    let kinds = std::iter::once((&token, 1.0 - s3_share));
-    let of_each = s3_share / settings.block_sizes.len().max(1) as f64;
+    let kinds = std::iter::once((&token, 1.0 - blocks_share));
+    let of_each = blocks_share / settings.block_sizes.len().max(1) as f64;
     let kinds = kinds.chain(blocks.iter().map(|block| (block, of_each)));
     let cuts = f64::from(row.length.saturating_sub(1).max(1));
     let total: Count = kinds

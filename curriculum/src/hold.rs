@@ -179,6 +179,7 @@ impl Curriculum {
             p3: Some(self.p3.clone()),
             block_sizes: Some(self.block_sizes.clone()),
             sampling_eps: Some(self.sampling_eps.clone()),
+            mask_blocks: None,
         };
         let of_sources = self.sources.iter().map(|(name, own)| (format!("sources.{name}."), own));
         let mut rules = Vec::new();

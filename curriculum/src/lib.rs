@@ -11,14 +11,17 @@
 //! [`Profile`](coda_manifests::Profile) chooses between them.
 //!
 //! ```
-//! use coda_curriculum::{Context, RowView, Settings, SpecialIds, apply, plan_row};
-//! use coda_manifests::Profile;
+//! use coda_curriculum::{
+//!     Context, RowView, Settings, SpecialIds, SyntaxSpans, apply, plan_row,
+//! };
+//! use coda_manifests::{MaskBlocks, Profile};
 //!
 //! let settings = Settings {
 //!     p1: 0.0,
 //!     p2: 0.0,
 //!     p3: 1.0,
 //!     block_sizes: vec![4],
+//!     mask_blocks: MaskBlocks::Tokens,
 //!     sampling_eps: 1e-3,
 //!     span_ratio: 1.0,
 //! };
@@ -32,6 +35,7 @@
 //!     valid_len: 64,
 //!     maskable_starts: &[0],
 //!     maskable_lens: &[64],
+//!     spans: SyntaxSpans::default(),
 //! };
 //! let plan = plan_row(&settings, &context, &row);
 //! let (clean, noised) = apply(&plan, &tokens, SpecialIds { mask: 1, pad: 0 });
@@ -47,8 +51,9 @@ mod maskable;
 mod plan;
 pub mod schedule;
 mod settings;
+mod spans;
 
 pub use hold::{Clocks, HoldPath, HoldRule, HoldState, NotRecorded};
-pub use plan::{Context, MaskPlan, RowView, SpecialIds, apply, apply_into, plan_row};
+pub use plan::{Context, MaskPlan, RowView, SpecialIds, SyntaxSpans, apply, apply_into, plan_row};
 pub use schedule::Progress;
 pub use settings::{Curriculum, CurriculumError, Settings};

@@ -72,7 +72,7 @@ pub(crate) fn runs(row: &RowView<'_>, bounds: &Bounds) -> Vec<Range<u32>> {
 #[allow(clippy::single_range_in_vec_init, reason = "one run is meant")]
 mod tests {
     use super::{Bounds, runs};
-    use crate::RowView;
+    use crate::{RowView, SyntaxSpans};
 
     fn row<'a>(starts: &'a [u32], lens: &'a [u32]) -> RowView<'a> {
         RowView {
@@ -83,6 +83,7 @@ mod tests {
             valid_len: 16,
             maskable_starts: starts,
             maskable_lens: lens,
+            spans: SyntaxSpans::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! One row's masks: S1, S2, S3 and the noise level (method §2 and §3).
 
-use crate::{Settings, blocks, maskable};
-use coda_manifests::Profile;
+use crate::{Settings, blocks, maskable, spans};
+use coda_manifests::{MaskBlocks, Profile};
 use coda_random::{Purpose, Stream, bernoulli_threshold};
 use serde::Serialize;
 use std::ops::Range;
@@ -17,6 +17,17 @@ pub struct Context {
     pub step: u64,
     /// Whether pads may be masked (and then are scored) while `p2` is 0 (method §5).
     pub score_pads: bool,
+}
+
+/// The spans of a row's text, one entry of each slice for a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyntaxSpans<'a> {
+    /// First positions, ascending.
+    pub starts: &'a [u32],
+    /// Lengths; of spans with the same start the longest comes first.
+    pub lens: &'a [u32],
+    /// What they are: [`coda_manifests::SpanKind::code`].
+    pub kinds: &'a [u8],
 }
 
 /// A row as the shard set holds it: its shape and its key, never its tokens.
@@ -36,6 +47,8 @@ pub struct RowView<'a> {
     pub maskable_starts: &'a [u32],
     /// Lengths of the maskable spans.
     pub maskable_lens: &'a [u32],
+    /// The spans of the text; none where the shard set does not note them.
+    pub spans: SyntaxSpans<'a>,
 }
 
 /// What happens to one row at one visit.
@@ -57,6 +70,9 @@ pub struct MaskPlan {
     pub valid_len: u32,
     /// The block size, when S3 took the row.
     pub block_size: Option<u32>,
+    /// What S3's blocks are.
+    #[serde(skip_serializing_if = "MaskBlocks::is_tokens")]
+    pub mask_blocks: MaskBlocks,
     /// The masked positions, ascending.
     pub masked: Vec<u32>,
 }
@@ -105,9 +121,15 @@ pub fn plan_row(settings: &Settings, context: &Context, row: &RowView<'_>) -> Ma
             pick(&settings.block_sizes, batch)
         }),
     };
-    let masked = match block_size {
-        Some(k) => blocks::masked(draws(Purpose::BlockStart), sigma, k, &runs),
-        None => single_tokens(draws(Purpose::TokenMask), sigma, &runs),
+    let masked = match (block_size, settings.mask_blocks) {
+        (Some(k), MaskBlocks::Tokens) => {
+            blocks::masked(draws(Purpose::BlockStart), sigma, k, &runs)
+        }
+        (Some(k), MaskBlocks::Spans(kinds)) => {
+            let blocks = spans::blocks(row.spans, kinds, k, &runs);
+            spans::masked(draws(Purpose::TokenMask), sigma, &blocks, &runs)
+        }
+        (None, _) => single_tokens(draws(Purpose::TokenMask), sigma, &runs),
     };
     MaskPlan {
         row_key: row.row_key,
@@ -118,6 +140,7 @@ pub fn plan_row(settings: &Settings, context: &Context, row: &RowView<'_>) -> Ma
         prefix_len: bounds.prefix,
         valid_len: bounds.valid,
         block_size,
+        mask_blocks: settings.mask_blocks,
         masked,
     }
 }

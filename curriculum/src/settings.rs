@@ -1,7 +1,9 @@
 //! A curriculum, and what it says at one step.
 
 use crate::schedule::{Progress, Scheduled, span_ratio, value_at};
-use coda_manifests::{ConditionedSpan, Profile, Schedule, SourceCurriculum};
+use coda_manifests::{
+    ConditionedSpan, MaskBlocks, Profile, Schedule, SourceCurriculum, SpanKind, SpanKinds,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -20,6 +22,9 @@ pub struct Curriculum {
     pub p3: Schedule<f64>,
     /// The block sizes, in tokens, from which S3 draws evenly.
     pub block_sizes: Schedule<Vec<u32>>,
+    /// What S3's blocks are.
+    #[serde(default, skip_serializing_if = "MaskBlocks::is_tokens")]
+    pub mask_blocks: MaskBlocks,
     /// The lowest noise level.
     pub sampling_eps: Schedule<f64>,
     /// The protection of prompts.
@@ -40,8 +45,11 @@ pub struct Settings {
     pub p2: f64,
     /// Probability of S3.
     pub p3: f64,
-    /// Block sizes in tokens.
+    /// Block sizes in tokens; of blocks that are spans, the longest.
     pub block_sizes: Vec<u32>,
+    /// What S3's blocks are.
+    #[serde(skip_serializing_if = "MaskBlocks::is_tokens")]
+    pub mask_blocks: MaskBlocks,
     /// The lowest noise level.
     pub sampling_eps: f64,
     /// The share `r` of a prompt that is protected, in `[0, 1]`.
@@ -67,7 +75,17 @@ impl Curriculum {
         if let Some(sizes) = &own.block_sizes {
             curriculum.block_sizes.clone_from(sizes);
         }
+        curriculum.mask_blocks = own.mask_blocks.unwrap_or(curriculum.mask_blocks);
         curriculum
+    }
+
+    /// A kind of spans that masks of some source follow and rows with spans of the kinds `noted` do
+    /// not have.
+    #[must_use]
+    pub fn lacks(&self, noted: Option<SpanKinds>) -> Option<SpanKind> {
+        let own = self.sources.values().filter_map(|own| own.mask_blocks);
+        let wanted = std::iter::once(self.mask_blocks).chain(own).filter_map(MaskBlocks::spans);
+        wanted.into_iter().find_map(|wanted| wanted.missing_in(noted))
     }
 
     /// The settings at a point of training, for rows of sources without schedules of their own.
@@ -81,6 +99,7 @@ impl Curriculum {
             p2: value_at(&self.p2, progress),
             p3: value_at(&self.p3, progress),
             block_sizes: value_at(&self.block_sizes, progress),
+            mask_blocks: self.mask_blocks,
             sampling_eps: value_at(&self.sampling_eps, progress),
             span_ratio: span_ratio(self.conditioned_span, progress),
         }
@@ -207,7 +226,9 @@ fn check_values<T: Scheduled + std::fmt::Debug>(
 mod tests {
     use super::{Curriculum, CurriculumError};
     use crate::Progress;
-    use coda_manifests::{ConditionedSpan, Profile, Schedule, SourceCurriculum};
+    use coda_manifests::{
+        ConditionedSpan, MaskBlocks, Profile, Schedule, SourceCurriculum, SpanKind, SpanKinds,
+    };
     use std::collections::BTreeMap;
 
     fn curriculum() -> Curriculum {
@@ -218,6 +239,7 @@ mod tests {
             p2: Schedule::Constant(0.01),
             p3: Schedule::Linear { from: 0.0, to: 0.5, steps: 10 },
             block_sizes: Schedule::Constant(vec![2, 4]),
+            mask_blocks: MaskBlocks::Tokens,
             sampling_eps: Schedule::Constant(1e-3),
             conditioned_span: ConditionedSpan::Off,
             score_pads: true,
@@ -295,5 +317,26 @@ mod tests {
         assert_eq!(ramp.check(), Err(CurriculumError::RampOfBlockSizes));
         ramp.block_sizes = Schedule::Piecewise(vec![(0, vec![2]), (9, vec![4])]);
         assert_eq!(ramp.check(), Ok(()));
+    }
+
+    #[test]
+    fn spans_that_rows_do_not_have_are_named() {
+        let of = |kinds: &[SpanKind]| SpanKinds::new(kinds.iter().copied());
+        let blocks = |kinds| MaskBlocks::Spans(of(kinds).expect("some"));
+        let mut curriculum = curriculum();
+        assert_eq!(curriculum.lacks(None), None);
+        let own = SourceCurriculum {
+            mask_blocks: Some(blocks(&[SpanKind::Brackets])),
+            ..SourceCurriculum::default()
+        };
+        curriculum.sources.insert("code".to_owned(), own);
+        assert_eq!(curriculum.lacks(of(&[SpanKind::Lines])), Some(SpanKind::Brackets));
+        assert_eq!(curriculum.lacks(of(&SpanKind::ALL)), None);
+        let progress = Progress { step: 0, total_steps: 1, epoch: 0 };
+        assert_eq!(curriculum.settings(progress).mask_blocks, MaskBlocks::Tokens);
+        let code = curriculum.of_source("code");
+        assert_eq!(code.settings(progress).mask_blocks, blocks(&[SpanKind::Brackets]));
+        curriculum.mask_blocks = blocks(&[SpanKind::Lines]);
+        assert_eq!(curriculum.lacks(None), Some(SpanKind::Lines));
     }
 }

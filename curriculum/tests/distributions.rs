@@ -2,11 +2,11 @@
 //! are five standard errors and, for what is summed over noise levels, the promised tolerance.
 
 use coda_curriculum::{
-    Context, RowView, Settings,
+    Context, RowView, Settings, SyntaxSpans,
     expected::{Distributions, packed_row},
     plan_row,
 };
-use coda_manifests::Profile;
+use coda_manifests::{MaskBlocks, Profile};
 
 const BINS: usize = 10;
 
@@ -34,6 +34,7 @@ fn simulate(settings: &Settings, profile: Profile, length: u32, rows: u64) -> Si
             valid_len: length,
             maskable_starts: &[0],
             maskable_lens: &[length],
+            spans: SyntaxSpans::default(),
         };
         let plan = plan_row(settings, &context, &row);
         let bin = plan.masked.len() * BINS / length as usize;
@@ -89,7 +90,15 @@ fn agree(settings: &Settings, profile: Profile, length: u32, rows: u64, toleranc
 }
 
 fn settings(p1: f64, p2: f64, p3: f64, block_sizes: &[u32], sampling_eps: f64) -> Settings {
-    Settings { p1, p2, p3, block_sizes: block_sizes.to_vec(), sampling_eps, span_ratio: 1.0 }
+    Settings {
+        p1,
+        p2,
+        p3,
+        block_sizes: block_sizes.to_vec(),
+        mask_blocks: MaskBlocks::Tokens,
+        sampling_eps,
+        span_ratio: 1.0,
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What holds for every schedule that waits for a loss, whatever the losses are.
 
 use coda_curriculum::{Clocks, Curriculum, HoldPath, HoldRule, HoldState, Progress, Settings};
-use coda_manifests::{ConditionedSpan, HeldOutLoss, Hold, Profile, Schedule, SourceCurriculum};
+use coda_manifests::{
+    ConditionedSpan, HeldOutLoss, Hold, MaskBlocks, Profile, Schedule, SourceCurriculum,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -13,6 +15,7 @@ fn curriculum(p3: Schedule<f64>, block_sizes: Schedule<Vec<u32>>) -> Curriculum 
         p2: Schedule::Constant(0.1),
         p3,
         block_sizes,
+        mask_blocks: MaskBlocks::Tokens,
         sampling_eps: Schedule::Constant(1e-3),
         conditioned_span: ConditionedSpan::Off,
         score_pads: true,

@@ -1,7 +1,9 @@
 //! What holds for every plan, whatever the row, the settings and the profile.
 
-use coda_curriculum::{Context, MaskPlan, RowView, Settings, SpecialIds, apply, plan_row};
-use coda_manifests::Profile;
+use coda_curriculum::{
+    Context, MaskPlan, RowView, Settings, SpecialIds, SyntaxSpans, apply, plan_row,
+};
+use coda_manifests::{MaskBlocks, Profile};
 use proptest::prelude::*;
 
 /// A row with its own memory for the spans.
@@ -26,6 +28,7 @@ impl Row {
             valid_len: self.valid_len,
             maskable_starts: &self.starts,
             maskable_lens: &self.lens,
+            spans: SyntaxSpans::default(),
         }
     }
 }
@@ -65,7 +68,7 @@ prop_compose! {
         sampling_eps in 1e-6f64..=1.0,
         span_ratio in probabilities(),
     ) -> Settings {
-        Settings { p1, p2, p3, block_sizes, sampling_eps, span_ratio }
+        Settings { p1, p2, p3, block_sizes, mask_blocks: MaskBlocks::Tokens, sampling_eps, span_ratio }
     }
 }
 
@@ -176,7 +179,15 @@ fn packed(length: u32, key: u64) -> Row {
 }
 
 fn settings_of(p1: f64, p2: f64, p3: f64, block_sizes: &[u32]) -> Settings {
-    Settings { p1, p2, p3, block_sizes: block_sizes.to_vec(), sampling_eps: 1e-3, span_ratio: 1.0 }
+    Settings {
+        p1,
+        p2,
+        p3,
+        block_sizes: block_sizes.to_vec(),
+        mask_blocks: MaskBlocks::Tokens,
+        sampling_eps: 1e-3,
+        span_ratio: 1.0,
+    }
 }
 
 fn context_of(profile: Profile, step: u64) -> Context {

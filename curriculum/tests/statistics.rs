@@ -2,11 +2,11 @@
 //! against simulation. Seeds are fixed, so nothing here is flaky; bounds are five standard errors.
 
 use coda_curriculum::{
-    Context, RowView, Settings,
+    Context, RowView, Settings, SyntaxSpans,
     expected::{Expected, row_like},
     plan_row,
 };
-use coda_manifests::Profile;
+use coda_manifests::{MaskBlocks, Profile, SpanKind, SpanKinds};
 
 const LENGTH: u32 = 96;
 
@@ -19,6 +19,7 @@ fn row(row_key: u64, prefix_len: u32, valid_len: u32) -> RowView<'static> {
         valid_len,
         maskable_starts: &[0],
         maskable_lens: &[LENGTH],
+        spans: SyntaxSpans::default(),
     }
 }
 
@@ -27,7 +28,15 @@ fn context(profile: Profile) -> Context {
 }
 
 fn settings(p1: f64, p2: f64, p3: f64, block_sizes: &[u32]) -> Settings {
-    Settings { p1, p2, p3, block_sizes: block_sizes.to_vec(), sampling_eps: 1e-3, span_ratio: 1.0 }
+    Settings {
+        p1,
+        p2,
+        p3,
+        block_sizes: block_sizes.to_vec(),
+        mask_blocks: MaskBlocks::Tokens,
+        sampling_eps: 1e-3,
+        span_ratio: 1.0,
+    }
 }
 
 /// Five standard errors of a share `p` of `n` draws.
@@ -212,6 +221,65 @@ fn closed_forms_agree_with_simulation() {
             let (context, shape) = (context(profile), row(0, prefix_len, valid_len));
             agree(row_like(&settings, &context, &shape), &simulate(&settings, &context, shape));
         }
+    }
+}
+
+/// Lines that fill the row but for some tokens, with nested brackets in them.
+const SPANS: [&[u32]; 2] =
+    [&[0, 1, 2, 10, 10, 40, 41, 50, 70, 75], &[10, 8, 3, 30, 8, 8, 5, 30, 20, 10]];
+const KINDS: [u8; 10] = [0, 1, 1, 0, 1, 0, 1, 1, 0, 1];
+
+fn over_spans(kinds: &[SpanKind], settings: Settings) -> Settings {
+    let kinds = SpanKinds::new(kinds.iter().copied()).expect("some");
+    Settings { mask_blocks: MaskBlocks::Spans(kinds), ..settings }
+}
+
+fn row_with_spans(key: u64, prefix_len: u32, valid_len: u32) -> RowView<'static> {
+    let spans = SyntaxSpans { starts: SPANS[0], lens: SPANS[1], kinds: &KINDS };
+    RowView { spans, ..row(key, prefix_len, valid_len) }
+}
+
+/// Over spans too, and with whatever cuts go through them.
+#[test]
+fn closed_forms_over_spans_agree_with_simulation() {
+    let cases = [
+        (over_spans(&[SpanKind::Lines], settings(0.0, 0.0, 1.0, &[40])), (0, LENGTH)),
+        (over_spans(&[SpanKind::Brackets], settings(0.3, 0.3, 0.6, &[4, 8, 40])), (0, LENGTH)),
+        (over_spans(&SpanKind::ALL, settings(0.2, 0.0, 0.5, &[8, 30])), (33, 90)),
+    ];
+    for (settings, (prefix_len, valid_len)) in cases {
+        for profile in [Profile::CodaPaper, Profile::CodaRepo] {
+            let (context, shape) = (context(profile), row_with_spans(0, prefix_len, valid_len));
+            agree(row_like(&settings, &context, &shape), &simulate(&settings, &context, shape));
+        }
+    }
+}
+
+/// Every position is masked with probability sigma, in a block or not, and blocks hang together.
+#[test]
+fn over_spans_every_position_is_masked_at_sigma() {
+    let rows = 20_000_u64;
+    let settings = over_spans(&SpanKind::ALL, settings(0.0, 0.0, 1.0, &[30]));
+    // Worked out by hand: the outermost spans of at most 30 tokens, from the left.
+    let blocks = [(0, 10), (10, 40), (40, 48), (50, 80)];
+    let (mut excess, mut variance) = (vec![0.0; LENGTH as usize], vec![0.0; LENGTH as usize]);
+    for key in 0..rows {
+        let plan =
+            plan_row(&settings, &context(Profile::CodaPaper), &row_with_spans(key, 0, LENGTH));
+        let masked = |position: u32| plan.masked.binary_search(&position).is_ok();
+        for (start, end) in blocks {
+            let whole = (start..end).all(masked) || !(start..end).any(masked);
+            assert!(whole, "{start}..{end}: {:?}", plan.masked);
+        }
+        for position in 0..LENGTH {
+            let hit = f64::from(u8::from(masked(position)));
+            excess[position as usize] += hit - plan.sigma;
+            variance[position as usize] += plan.sigma * (1.0 - plan.sigma);
+        }
+    }
+    for (position, (excess, variance)) in excess.iter().zip(&variance).enumerate() {
+        let z = excess / variance.sqrt();
+        assert!(z.abs() < 5.0, "position {position}: {z} standard errors");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     },
     plan::Plan,
     reject::Reject,
+    spans::{NotByteLevel, Scratch, SpanFinder},
 };
 use coda_cli::{Progress, signals::Stop};
 use coda_shards::{
@@ -80,6 +81,9 @@ pub enum BuildError {
     /// A part could not be written or merged.
     #[error(transparent)]
     Part(#[from] PartError),
+    /// The tokenizer's tokens have no spans.
+    #[error(transparent)]
+    Spans(#[from] NotByteLevel),
     /// The state of deduplication cannot be kept.
     #[error(transparent)]
     Dedup(#[from] DedupError),
@@ -110,6 +114,7 @@ pub fn build(plan: &Plan, options: &BuildOptions<'_>) -> Result<Built, BuildErro
         },
         tokenizer: options.tokenizer,
         recipe: &options.recipe,
+        spans: plan.spans.as_ref(),
         sources: named
             .map(|(source, license)| SetSource {
                 name: &source.name,
@@ -283,6 +288,8 @@ pub(crate) struct SetPlan<'a> {
     pub(crate) specials: coda_shards::Specials,
     pub(crate) tokenizer: &'a Path,
     pub(crate) recipe: &'a str,
+    /// Finds the spans that are noted in rows.
+    pub(crate) spans: Option<&'a SpanFinder>,
     pub(crate) sources: Vec<SetSource<'a>>,
 }
 
@@ -309,6 +316,7 @@ pub(crate) fn write_set(
         row_length: set.row_length,
         rows_per_shard: set.rows_per_shard,
         specials: set.specials,
+        spans: set.spans.map(SpanFinder::kinds),
         tokenizer: set.tokenizer.to_owned(),
         manifest_hash: set.recipe.to_owned(),
         sources: set.sources.iter().map(|source| source.name.to_owned()).collect(),
@@ -330,7 +338,8 @@ pub(crate) fn write_set(
         let from = current.take();
         let ordinal = from.as_ref().map_or(0, |from| from.report.rows);
         let (writer, finished, name) = (&mut writer, &reports, source.name);
-        let mut rows = Rows { writer, finished, name, number, ordinal };
+        let spans = set.spans.map(|finder| (finder, Scratch::default()));
+        let mut rows = Rows { writer, finished, name, number, ordinal, spans };
         let report = run(usize::from(number), &mut rows, from)?;
         reports.push(report);
     }
@@ -389,6 +398,7 @@ struct Rows<'a> {
     name: &'a str,
     number: u16,
     ordinal: u64,
+    spans: Option<(&'a SpanFinder, Scratch)>,
 }
 
 impl Commit for Rows<'_> {
@@ -396,6 +406,13 @@ impl Commit for Rows<'_> {
         // Blocks (S3) may lie anywhere in a packed row, in a conversation only in the answer.
         let end = if row.prefix_len == 0 { length(row.tokens.len()) } else { row.valid_len };
         let span = Span { start: row.prefix_len, len: end - row.prefix_len };
+        let spans = match &mut self.spans {
+            Some((finder, scratch)) => {
+                let valid = row.tokens.get(..row.valid_len as usize).unwrap_or_default();
+                finder.find(scratch, valid, &row.segments)
+            }
+            None => Vec::new(),
+        };
         let row = RowBuf {
             tokens: row.tokens,
             segments: row.segments,
@@ -404,6 +421,7 @@ impl Commit for Rows<'_> {
             prefix_len: row.prefix_len,
             valid_len: row.valid_len,
             maskable: if span.len > 0 { vec![span] } else { Vec::new() },
+            spans,
         };
         let complete = self.writer.push(&row)?;
         self.ordinal += 1;

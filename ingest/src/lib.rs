@@ -12,6 +12,7 @@
 //! * [`words`]: texts as hashes of words, for all that looks at repetition;
 //! * [`tokenize`]: text to ids, exactly as Hugging Face `tokenizers` gives them;
 //! * [`pack`]: documents to rows;
+//! * [`spans`]: where the lines and brackets of a row lie;
 //! * [`pipeline`]: one source through all of it, in parallel, with the same bytes for any number of
 //!   threads;
 //! * [`build`]: all sources into one shard set;
@@ -43,6 +44,7 @@ mod reason;
 pub mod record;
 pub mod reject;
 pub mod source;
+pub mod spans;
 pub mod tokenize;
 pub mod train_tokenizer;
 pub mod words;

@@ -72,6 +72,7 @@ struct Table {
     writer: FileWriter<BufWriter<File>>,
     schema: Arc<ArrowSchema>,
     row_length: usize,
+    has_spans: bool,
     group: Group,
 }
 
@@ -88,6 +89,10 @@ struct Group {
     span_ends: Vec<i32>,
     span_starts: Vec<u32>,
     span_lens: Vec<u32>,
+    syntax_ends: Vec<i32>,
+    syntax_starts: Vec<u32>,
+    syntax_lens: Vec<u32>,
+    syntax_kinds: Vec<u8>,
 }
 
 const OPTIONS: WriteOptions = WriteOptions {
@@ -120,6 +125,15 @@ fn span_type() -> ArrowDataType {
     ArrowDataType::Struct(vec![part("start"), part("len")])
 }
 
+fn syntax_span_type() -> ArrowDataType {
+    let part = |name, dtype| field(name, dtype);
+    ArrowDataType::Struct(vec![
+        part("start", ArrowDataType::UInt32),
+        part("len", ArrowDataType::UInt32),
+        part("kind", ArrowDataType::UInt8),
+    ])
+}
+
 impl Group {
     fn push(&mut self, row: &Row<'_>, names: &[&str]) {
         let end = |values: usize| i32::try_from(values).expect("a group has under 2^31 entries");
@@ -133,14 +147,18 @@ impl Group {
         self.span_starts.extend_from_slice(row.maskable_starts);
         self.span_lens.extend_from_slice(row.maskable_lens);
         self.span_ends.push(end(self.span_starts.len()));
+        self.syntax_starts.extend_from_slice(row.spans.starts);
+        self.syntax_lens.extend_from_slice(row.spans.lens);
+        self.syntax_kinds.extend_from_slice(row.spans.kinds);
+        self.syntax_ends.push(end(self.syntax_starts.len()));
     }
 
-    fn into_arrays(self, row_length: usize) -> Vec<Box<dyn Array>> {
+    fn into_arrays(self, row_length: usize, has_spans: bool) -> Vec<Box<dyn Array>> {
         let (rows, spans) = (self.row_keys.len(), self.span_starts.len());
         let parts = vec![plain(self.span_starts), plain(self.span_lens)];
         let spans = StructArray::new(span_type(), spans, parts, None).boxed();
         let ids = plain(self.tokens);
-        vec![
+        let mut arrays = vec![
             FixedSizeListArray::new(ids_type(row_length), rows, ids, None).boxed(),
             list(ArrowDataType::UInt32, &self.segment_ends, plain(self.segments)),
             Utf8Array::<i64>::from_slice(&self.sources).boxed(),
@@ -148,7 +166,15 @@ impl Group {
             plain(self.valid_lens),
             plain(self.row_keys),
             list(span_type(), &self.span_ends, spans),
-        ]
+        ];
+        if has_spans {
+            let entries = self.syntax_starts.len();
+            let parts =
+                vec![plain(self.syntax_starts), plain(self.syntax_lens), plain(self.syntax_kinds)];
+            let spans = StructArray::new(syntax_span_type(), entries, parts, None).boxed();
+            arrays.push(list(syntax_span_type(), &self.syntax_ends, spans));
+        }
+        arrays
     }
 }
 
@@ -163,15 +189,20 @@ fn list(item: ArrowDataType, ends: &[i32], values: Box<dyn Array>) -> Box<dyn Ar
 }
 
 /// Encodings by leaf: names of sources repeat, everything else is left to zstd.
-fn encodings() -> Vec<Vec<Encoding>> {
+fn encodings(has_spans: bool) -> Vec<Vec<Encoding>> {
     let plain = || vec![Encoding::Plain];
-    let spans = vec![Encoding::Plain, Encoding::Plain];
-    vec![plain(), plain(), vec![Encoding::RleDictionary], plain(), plain(), plain(), spans]
+    let parts = |count| vec![Encoding::Plain; count];
+    let mut all = vec![plain(), plain(), vec![Encoding::RleDictionary], plain(), plain(), plain()];
+    all.push(parts(2));
+    all.extend(has_spans.then(|| parts(3)));
+    all
 }
 
 impl Table {
     fn new(sink: BufWriter<File>, set: &ShardSet) -> io::Result<Self> {
         let row_length = set.row_length() as usize;
+        let has_spans = set.index().spans.is_some();
+        let spans = has_spans.then(|| field("spans", list_of(syntax_span_type())));
         let schema: ArrowSchema = [
             field("input_ids", ids_type(row_length)),
             field("segments", list_of(ArrowDataType::UInt32)),
@@ -182,22 +213,29 @@ impl Table {
             field("maskable", list_of(span_type())),
         ]
         .into_iter()
+        .chain(spans)
         .collect();
         let writer =
             FileWriter::try_new(sink, schema.clone(), OPTIONS).map_err(io::Error::other)?;
-        Ok(Self { writer, schema: Arc::new(schema), row_length, group: Group::default() })
+        Ok(Self {
+            writer,
+            schema: Arc::new(schema),
+            row_length,
+            has_spans,
+            group: Group::default(),
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let group = std::mem::take(&mut self.group);
         let rows = group.row_keys.len();
-        let arrays = group.into_arrays(self.row_length);
+        let arrays = group.into_arrays(self.row_length, self.has_spans);
         let batch = RecordBatchT::try_new(rows, Arc::clone(&self.schema), arrays);
         let groups = RowGroupIterator::try_new(
             [batch].into_iter(),
             &self.schema,
             OPTIONS,
-            encodings().into(),
+            encodings(self.has_spans).into(),
         );
         for group in groups.map_err(io::Error::other)? {
             self.writer

@@ -15,6 +15,7 @@ use crate::{
         Container, DigestError, Filters, InputFile, SourceError, digest, glob_set, list_files,
         list_remote,
     },
+    spans::{NotByteLevel, SpanFinder},
     tokenize::{ChatEncoder, SpecialNames, Specials, Tokenizer, TokenizerError, Vocabulary},
 };
 use coda_manifests::{
@@ -41,6 +42,8 @@ pub struct Plan {
     pub overlong: Overlong,
     /// How documents become rows.
     pub packing: Packing,
+    /// Finds the spans that are noted in rows.
+    pub spans: Option<SpanFinder>,
     /// Benchmarks whose text is left out.
     pub benchmarks: Option<Benchmarks>,
     /// The benchmarks' files.
@@ -87,6 +90,9 @@ pub enum PlanError {
     /// The blob store cannot be read.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The tokenizer's tokens have no spans.
+    #[error(transparent)]
+    Spans(#[from] NotByteLevel),
     /// A benchmark cannot be used.
     #[error(transparent)]
     Benchmark(#[from] BenchmarkError),
@@ -116,6 +122,7 @@ impl PlanError {
             Self::Source(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Digest(_) | Self::Blobs(_) => None,
+            Self::Spans(error) => Some(error.hint()),
             Self::Benchmark(error) => contamination::hint(error),
             Self::Template { .. } => {
                 Some("for example `text_template: \"{question}\\n{answer}\"`".to_owned())
@@ -137,6 +144,7 @@ impl PlanError {
             Self::Fetch(error) => error.is_usage(),
             Self::Digest(_) | Self::Blobs(_) | Self::Benchmark(BenchmarkError::Read(_)) => false,
             Self::Tokenizer(_)
+            | Self::Spans(_)
             | Self::Benchmark(_)
             | Self::Fields { .. }
             | Self::Template { .. } => true,
@@ -187,7 +195,9 @@ impl Plan {
                 (files, Some(benchmarks))
             }
         };
+        let spans = data.spans.map(|kinds| SpanFinder::new(kinds, tokenizer.json())).transpose()?;
         Ok(Self {
+            spans,
             benchmarks,
             benchmark_files,
             marker: data.dedup.as_ref().map(Marker::new),

@@ -1,6 +1,6 @@
 //! What the model sees: strategies and noise over the run, and by source.
 
-use crate::{Schedule, schedule};
+use crate::{MaskBlocks, Schedule, schedule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -24,6 +24,9 @@ pub struct Curriculum {
         deserialize_with = "schedule::sizes_or_size"
     )]
     pub block_sizes: Option<Schedule<Vec<u32>>>,
+    /// What S3 masks as a whole; absent: runs of tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_blocks: Option<MaskBlocks>,
     /// The lowest noise level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling_eps: Option<Schedule<f64>>,
@@ -55,6 +58,9 @@ pub struct SourceCurriculum {
         deserialize_with = "schedule::sizes_or_size"
     )]
     pub block_sizes: Option<Schedule<Vec<u32>>>,
+    /// What S3 masks as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_blocks: Option<MaskBlocks>,
     /// The lowest noise level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling_eps: Option<Schedule<f64>>,

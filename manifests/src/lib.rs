@@ -43,6 +43,7 @@ mod record;
 mod remote;
 mod roots;
 mod schedule;
+mod spans;
 mod token_count;
 mod types;
 mod xla;
@@ -59,6 +60,7 @@ pub use record::{Keep, Scalar, Transform, Unnest, UnnestInto};
 pub use remote::{ARCHIVE_URL, Blobs};
 pub use roots::{PathError, Roots};
 pub use schedule::{HeldOutLoss, Hold, Schedule};
+pub use spans::{MaskBlocks, SpanKind, SpanKinds};
 pub use token_count::{TokenCount, TokenCountError};
 pub use types::{
     Checkpoint, Data, Engine, Eval, Fields, Format, LearningRate, LrSchedule, Manifest,

@@ -3,7 +3,8 @@
 use crate::node::{Node, ReadError, ReadErrorKind, Value};
 use crate::{Blobs, Clean, Data, Decontaminate, Dedup, Preset, check, overrides, presets};
 use crate::{
-    Manifest, ManifestError, Overlong, Packing, PathError, Place, Profile, Roots, Source, Tokenizer,
+    Manifest, ManifestError, Overlong, Packing, PathError, Place, Profile, Roots, Source,
+    SpanKinds, Tokenizer,
 };
 use serde::Serialize;
 use serde_saphyr::Spanned;
@@ -153,6 +154,8 @@ impl Manifest {
             #[serde(skip_serializing_if = "Packing::is_default")]
             packing: Packing,
             #[serde(skip_serializing_if = "Option::is_none")]
+            spans: Option<SpanKinds>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             dedup: Option<Dedup>,
             #[serde(skip_serializing_if = "Option::is_none")]
             decontaminate: Option<&'a Decontaminate>,
@@ -183,6 +186,7 @@ impl Manifest {
             max_document: max_document_bytes,
             overlong: self.overlong(),
             packing: self.data.packing,
+            spans: self.data.spans,
             dedup: self.data.dedup.clone().map(|dedup| Dedup { memory: 0, ..dedup }),
             decontaminate: self.data.decontaminate.as_ref(),
             sources: unweighted.iter().collect(),

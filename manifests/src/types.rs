@@ -2,8 +2,8 @@
 //! two together.
 
 use crate::{
-    Blobs, Clean, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, TokenCount, Transform,
-    Unnest, Xla,
+    Blobs, Clean, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, SpanKinds, TokenCount,
+    Transform, Unnest, Xla,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -126,6 +126,9 @@ pub struct Data {
     /// How documents become rows.
     #[serde(default, skip_serializing_if = "Packing::is_default")]
     pub packing: Packing,
+    /// Which spans of the text are noted in the rows, for `curriculum.mask_blocks`; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spans: Option<SpanKinds>,
     /// Cleaning of all sources; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean: Option<Clean>,

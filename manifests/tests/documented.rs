@@ -3,9 +3,10 @@
 use coda_manifests::{
     Blobs, Checkpoint, Clean, CleanProfile, ConditionedSpan, ControlCharacters, Curriculum, Data,
     Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, HeldOutLoss, Hold, KeepOrStrip,
-    LearningRate, LrSchedule, Manifest, MasterWeights, Model, Near, Newlines, Optimizer,
-    OptimizerKind, Overlong, Packing, Recompute, Schedule, Source, SourceCurriculum, SourceKind,
-    TokenCount, Tokenizer, Train, Transform, Unnest, UnnestInto, Xla,
+    LearningRate, LrSchedule, Manifest, MaskBlocks, MasterWeights, Model, Near, Newlines,
+    Optimizer, OptimizerKind, Overlong, Packing, Recompute, Schedule, Source, SourceCurriculum,
+    SourceKind, SpanKind, SpanKinds, TokenCount, Tokenizer, Train, Transform, Unnest, UnnestInto,
+    Xla,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,7 @@ fn everything() -> Manifest {
         keep_fetched: Some(true),
         allow_http: false,
         packing: Packing::BestFit,
+        spans: SpanKinds::new([SpanKind::Lines]),
         clean: Some(clean()),
         dedup: Some(Dedup {
             exact: true,
@@ -63,6 +65,7 @@ fn everything() -> Manifest {
         p2: chance(),
         p3: chance(),
         block_sizes: Some(Schedule::Constant(vec![4])),
+        mask_blocks: Some(MaskBlocks::Tokens),
         sampling_eps: chance(),
         conditioned_span: Some(ConditionedSpan::Off),
         sources: BTreeMap::from([(
@@ -72,6 +75,7 @@ fn everything() -> Manifest {
                 p2: chance(),
                 p3: chance(),
                 block_sizes: Some(Schedule::Constant(vec![4])),
+                mask_blocks: Some(MaskBlocks::Tokens),
                 sampling_eps: chance(),
             },
         )]),

@@ -81,10 +81,42 @@ small.yaml:2:1: unknown key `title`
 small.yaml:14:8: unknown key `curriculum.p1.epoch`
   hint: did you mean `curriculum.p1.epochs`?
 small.yaml:14:3: unknown key `curriculum.zzz`
-  hint: known here: p1, p2, p3, block_sizes, sampling_eps, conditioned_span, sources
+  hint: known here: p1, p2, p3, block_sizes, mask_blocks, sampling_eps, conditioned_span, sources
 small.yaml:14:24: unknown key `curriculum.p1.linear.step`
   hint: did you mean `curriculum.p1.linear.steps`?
 "#);
+}
+
+#[test]
+fn blocks_follow_what_is_noted() {
+    assert_snapshot!(edited(&[
+        ("p1: 0.01", "mask_blocks: lines"),
+        ("p1: 0.01", "mask_blocks: words"),
+        ("p1: 0.01", "mask_blocks: [brackets, words]"),
+        ("p1: 0.01", "mask_blocks: 3"),
+        ("p1: 0.01", "sources: {docs: {mask_blocks: [lines, brackets]}}"),
+        ("row_length: 256", "row_length: 256\n  spans: tokens"),
+        ("row_length: 256", "row_length: 256\n  spans: []"),
+        ("p1: 0.01", "mask_blocks: tokens"),
+    ]), @r#"
+small.yaml:14:16: curriculum.mask_blocks: blocks are to follow lines, but data.spans does not have them noted
+  hint: set `data.spans: lines` and ingest again; a set without spans stays as it is
+small.yaml:14:16: curriculum.mask_blocks: invalid value: string "words", expected tokens, lines, brackets or [lines, brackets]
+small.yaml:14:27: curriculum.mask_blocks.1: invalid value: string "words", expected one of lines, brackets
+small.yaml:14:16: curriculum.mask_blocks: invalid type: integer `3`, expected tokens, lines, brackets or [lines, brackets]
+small.yaml:14:33: curriculum.sources.docs.mask_blocks: blocks are to follow lines, but data.spans does not have them noted
+  hint: set `data.spans: lines` and ingest again; a set without spans stays as it is
+small.yaml:9:10: data.spans: invalid value: string "tokens", expected lines, brackets or [lines, brackets]
+small.yaml:9:10: data.spans: invalid length 0, expected lines, brackets or [lines, brackets]
+accepted
+"#);
+    let noted = load(YAML, &["data.spans=lines", "curriculum.mask_blocks=lines"]);
+    assert_ne!(noted.unwrap().hash(), load(YAML, &[]).unwrap().hash());
+    let followed = ["data.spans=[brackets, lines]", "curriculum.mask_blocks=brackets"];
+    let both = load(YAML, &followed).unwrap();
+    assert_eq!(both.data.spans.unwrap().to_string(), "lines,brackets");
+    // What the model sees decides no row.
+    assert_eq!(both.hash(), load(YAML, &followed[..1]).unwrap().hash());
 }
 
 #[test]

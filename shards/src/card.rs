@@ -18,7 +18,7 @@ pub(crate) fn render(index: &Index) -> String {
          | input bytes | {} |\n\
          | special ids | eos {}, pad {}, mask {} |\n\
          | tokenizer (BLAKE3) | `{}` |\n\
-         | manifest | `{}` |\n\n\
+         | manifest | `{}` |\n{}\n\
          ## Sources\n\n\
          | source | licence | documents | tokens | rows | rejected |\n|---|---|--:|--:|--:|--:|\n",
         index.row_length,
@@ -34,6 +34,7 @@ pub(crate) fn render(index: &Index) -> String {
         index.specials.mask,
         index.tokenizer_fingerprint(),
         index.manifest_hash,
+        index.spans.map(|kinds| format!("| spans of the text | {kinds} |\n")).unwrap_or_default(),
     );
     for source in &index.sources {
         let license = source.license.as_deref().unwrap_or("not stated");

@@ -2,6 +2,7 @@
 //! read it. It goes beside a set: the `README.md` inside is part of the set and hashed in its index.
 
 use crate::{Index, SourceEntry};
+use coda_manifests::SpanKinds;
 use serde::Serialize;
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -241,6 +242,14 @@ fn body(index: &Index, options: &CardOptions) -> String {
         index.specials.mask,
     );
     out.push_str(COLUMNS);
+    if let Some(kinds) = index.spans {
+        let _ = writeln!(
+            out,
+            "| `spans` | where the text's {} lie: start, length, kind |",
+            named(kinds)
+        );
+    }
+    out.push_str(MASKS);
     reading(&mut out, options);
     let _ = write!(
         out,
@@ -321,11 +330,20 @@ const COLUMNS: &str = "\
 | `prefix_len` | tokens of the prompt, which is never scored; 0: no prompt |
 | `valid_len` | tokens before the padding |
 | `maskable` | spans in which blocks of masks may be placed |
+";
 
+const MASKS: &str = "
 Nothing is masked in the files: masks are drawn while training, from the seed, the row's key and the
 epoch. The set's format describes order and masks precisely.
 
 ";
+
+/// `lines (0) and brackets (1)`: with the numbers that stand for the kinds.
+fn named(kinds: SpanKinds) -> String {
+    let names: Vec<String> =
+        kinds.iter().map(|kind| format!("{} ({})", kind.name(), kind.code())).collect();
+    names.join(" and ")
+}
 
 fn reading(out: &mut String, options: &CardOptions) {
     let folder = options.folder.trim_end_matches('/');
@@ -382,6 +400,17 @@ mod tests {
             ..SourceEntry::default()
         };
         licenses(&licenses_of.iter().copied().map(source).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_set_with_spans_has_their_column() {
+        let with = include_bytes!("../../tests/compat/shards_v2/index.json");
+        let with: Index = serde_json::from_slice(with).unwrap();
+        let card = |index: &Index| DatasetCard::new(index, &options("")).render();
+        let line =
+            "| `spans` | where the text's lines (0) and brackets (1) lie: start, length, kind |";
+        assert!(card(&with).contains(line) && card(&with).contains("coda-shards 2"));
+        assert!(!card(&index()).contains("`spans`"));
     }
 
     #[test]

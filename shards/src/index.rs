@@ -1,6 +1,7 @@
 //! `index.json`: what a shard set holds, written last.
 
 use crate::{ShardError, commit::FileError};
+use coda_manifests::SpanKinds;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -14,8 +15,10 @@ pub const REJECTS_FILE: &str = "rejects.jsonl";
 pub const README_FILE: &str = "README.md";
 /// The value of `format` in `index.json`.
 pub const FORMAT: &str = "coda-shards";
-/// The version of the format that this crate writes and reads.
+/// The version of the format of sets whose rows have no spans of their text.
 pub const FORMAT_VERSION: u32 = 1;
+/// The version of the format of sets whose rows have them. Both are written and read.
+pub const FORMAT_VERSION_SPANS: u32 = 2;
 
 /// The typed content of `index.json`. Nothing in it depends on time, place or the number of jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +26,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub struct Index {
     /// Always [`FORMAT`].
     pub format: String,
-    /// Always [`FORMAT_VERSION`].
+    /// [`FORMAT_VERSION`], or [`FORMAT_VERSION_SPANS`] with [`Index::spans`].
     pub format_version: u32,
     /// BLAKE3 (hex) of this file's own bytes with this value left empty: names the set.
     pub fingerprint: String,
@@ -41,6 +44,9 @@ pub struct Index {
     pub rows_per_batch: u32,
     /// The ids with a meaning of their own.
     pub specials: Specials,
+    /// The kinds of spans that the rows' text is divided into. Absent when rows have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spans: Option<SpanKinds>,
     /// Sums over all sources.
     pub totals: Totals,
     /// The sources, in the order of their rows.
@@ -175,6 +181,11 @@ struct Head {
 }
 
 impl Index {
+    /// The version of the format of a set with such spans.
+    pub(crate) const fn version(spans: Option<SpanKinds>) -> u32 {
+        if spans.is_some() { FORMAT_VERSION_SPANS } else { FORMAT_VERSION }
+    }
+
     /// The file name of a shard.
     #[must_use]
     pub fn shard_file(number: usize) -> String {
@@ -241,9 +252,10 @@ impl Index {
         if head.format != FORMAT {
             return Err(incompatible(format!("format is {:?}, not {FORMAT:?}", head.format)));
         }
-        if head.format_version != FORMAT_VERSION {
+        if !(FORMAT_VERSION..=FORMAT_VERSION_SPANS).contains(&head.format_version) {
             return Err(incompatible(format!(
-                "format version {} was found; this version of CODA reads version {FORMAT_VERSION}",
+                "format version {} was found; this version of CODA reads versions \
+                 {FORMAT_VERSION} to {FORMAT_VERSION_SPANS}",
                 head.format_version
             )));
         }
@@ -270,6 +282,9 @@ impl Index {
                 "row_length, rows_per_shard, rows_per_batch must be above 0 and id_bits 32"
                     .to_owned(),
             );
+        }
+        if self.format_version != Self::version(self.spans) {
+            return Err(format!("format version {} does not fit its spans", self.format_version));
         }
         let mut next = 0u64;
         for source in &self.sources {
@@ -319,6 +334,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::Index;
+    use coda_manifests::{SpanKind, SpanKinds};
     use std::path::Path;
 
     const FROZEN: &[u8] = include_bytes!("../../tests/compat/shards_v1/index.json");
@@ -340,7 +356,7 @@ mod tests {
     fn contradictions_are_found_behind_a_valid_fingerprint() {
         let path = Path::new("index.json");
         let sound = Index::parse(path, FROZEN).unwrap();
-        let changes: [fn(&mut Index); 9] = [
+        let changes: [fn(&mut Index); 11] = [
             |index| index.rows += 1,
             |index| index.row_length = 0,
             |index| index.totals.tokens += 1,
@@ -350,6 +366,8 @@ mod tests {
             |index| index.shards[0].rows -= 1,
             |index| index.shards[1].crc32c.push(0),
             |index| drop(index.files.remove("README.md")),
+            |index| index.format_version = 2,
+            |index| index.spans = SpanKinds::new([SpanKind::Lines]),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut index = sound.clone();

@@ -33,12 +33,12 @@ mod writer;
 pub use dataset_card::{CardOptions, DatasetCard};
 pub use error::{ErrorClass, ShardError};
 pub use index::{
-    FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, Index, README_FILE, REJECTS_FILE, ShardEntry,
-    SourceEntry, Specials, TOKENIZER_FILE, Totals,
+    FORMAT, FORMAT_VERSION, FORMAT_VERSION_SPANS, FileEntry, INDEX_FILE, Index, README_FILE,
+    REJECTS_FILE, ShardEntry, SourceEntry, Specials, TOKENIZER_FILE, Totals,
 };
 pub use lock::{DirLock, LOCK_FILE};
 pub use order::{Order, OrderError, Position, SourceRange, held_out_rows};
 pub use reader::{Check, ShardSet};
-pub use row::{Row, RowBuf, Span, row_key};
+pub use row::{Row, RowBuf, Span, SyntaxSpan, SyntaxSpans, row_key};
 pub use verify::{Problem, VerifyReport, verify};
 pub use writer::{ShardWriter, SourceReport, WriterOptions, tidy};

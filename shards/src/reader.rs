@@ -158,7 +158,7 @@ impl ShardSet {
     }
 
     fn rules(&self) -> Rules {
-        Rules { row_length: self.index.row_length, sources: self.index.sources.len() }
+        Rules::of(&self.index)
     }
 
     /// The number of the shard and the row within it. All shards but the last are full.
@@ -236,9 +236,15 @@ impl MappedShard {
 }
 
 impl Rules {
+    pub(crate) fn of(index: &Index) -> Self {
+        let sources = index.sources.len();
+        Self { row_length: index.row_length, sources, kinds: index.spans }
+    }
+
     pub(crate) fn check_row(&self, row: &Row<'_>) -> Result<(), String> {
         let spans = row.maskable_starts.iter().copied().zip(row.maskable_lens.iter().copied());
-        self.check(row.source, (row.prefix_len, row.valid_len), row.segments, spans)
+        self.check(row.source, (row.prefix_len, row.valid_len), row.segments, spans)?;
+        self.check_spans(row.valid_len, row.segments, row.spans.iter())
     }
 }
 

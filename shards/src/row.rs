@@ -1,5 +1,7 @@
 //! Rows: what one line of the shard set says, and the rules it keeps.
 
+use coda_manifests::{SpanKind, SpanKinds};
+
 /// A run of positions within a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
@@ -7,6 +9,36 @@ pub struct Span {
     pub start: u32,
     /// How many positions, at least 1.
     pub len: u32,
+}
+
+/// A run of positions that the row's text makes one: a line, or what stands in brackets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SyntaxSpan {
+    /// The first position.
+    pub start: u32,
+    /// How many positions, at least 2.
+    pub len: u32,
+    /// [`SpanKind::code`](coda_manifests::SpanKind::code) of its kind.
+    pub kind: u8,
+}
+
+/// The spans of a row's text, one entry of each slice for a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyntaxSpans<'a> {
+    /// First positions, ascending.
+    pub starts: &'a [u32],
+    /// Lengths; of spans with the same start the longest comes first.
+    pub lens: &'a [u32],
+    /// Kinds, as in [`SyntaxSpan::kind`].
+    pub kinds: &'a [u8],
+}
+
+impl SyntaxSpans<'_> {
+    /// The spans one by one.
+    pub fn iter(&self) -> impl Iterator<Item = SyntaxSpan> {
+        let columns = self.starts.iter().zip(self.lens).zip(self.kinds);
+        columns.map(|((&start, &len), &kind)| SyntaxSpan { start, len, kind })
+    }
 }
 
 /// A row to be written.
@@ -26,6 +58,8 @@ pub struct RowBuf {
     pub valid_len: u32,
     /// Where S3 may place blocks: ascending spans that do not overlap.
     pub maskable: Vec<Span>,
+    /// The spans of its text, in sets that note them: by start, the longest first.
+    pub spans: Vec<SyntaxSpan>,
 }
 
 /// A row of a shard set; the slices lie inside the memory-mapped file.
@@ -47,6 +81,8 @@ pub struct Row<'a> {
     pub maskable_starts: &'a [u32],
     /// Lengths of those spans.
     pub maskable_lens: &'a [u32],
+    /// The spans of its text; none in sets that do not note them.
+    pub spans: SyntaxSpans<'a>,
 }
 
 impl Row<'_> {
@@ -62,6 +98,7 @@ impl Row<'_> {
             prefix_len: self.prefix_len,
             valid_len: self.valid_len,
             maskable: spans.map(|(&start, &len)| Span { start, len }).collect(),
+            spans: self.spans.iter().collect(),
         }
     }
 }
@@ -88,6 +125,8 @@ pub fn row_key(source_name: &str, ordinal_in_source: u64) -> u64 {
 pub(crate) struct Rules {
     pub(crate) row_length: u32,
     pub(crate) sources: usize,
+    /// The kinds of spans that rows have.
+    pub(crate) kinds: Option<SpanKinds>,
 }
 
 impl Rules {
@@ -124,6 +163,48 @@ impl Rules {
         }
         Ok(())
     }
+
+    /// Names the first span of the text that breaks a rule; segments have been checked.
+    pub(crate) fn check_spans(
+        &self,
+        valid_len: u32,
+        segments: &[u32],
+        spans: impl Iterator<Item = SyntaxSpan>,
+    ) -> Result<(), String> {
+        let mut before: Option<SyntaxSpan> = None;
+        // Where the last line ends: lines do not overlap.
+        let mut line_end = 0;
+        let mut later = segments.iter().copied().skip(1).peekable();
+        for span in spans {
+            let SyntaxSpan { start, len, kind } = span;
+            let broken = |rule: &str| {
+                Err(format!("the span of {len} from {start} of kind {kind} of the text {rule}"))
+            };
+            if !self.kinds.is_some_and(|kinds| kinds.has_code(kind)) {
+                return broken("is of a kind that the set does not note");
+            }
+            let Some(end) = start.checked_add(len).filter(|&end| len >= 2 && end <= valid_len)
+            else {
+                return broken(&format!("has under 2 tokens or passes valid_len {valid_len}"));
+            };
+            let order = |span: SyntaxSpan| (span.start, u32::MAX - span.len, span.kind);
+            if before.is_some_and(|before| order(before) >= order(span)) {
+                return broken("is there twice or out of order");
+            }
+            before = Some(span);
+            while later.next_if(|&segment| segment <= start).is_some() {}
+            if later.peek().is_some_and(|&segment| segment < end) {
+                return broken("reaches over the start of a document");
+            }
+            if kind == SpanKind::Lines.code() {
+                if start < line_end {
+                    return broken("is a line within a line");
+                }
+                line_end = end;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn check_segments(valid_len: u32, segments: &[u32]) -> Result<(), String> {
@@ -144,7 +225,8 @@ fn check_segments(valid_len: u32, segments: &[u32]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rules, row_key};
+    use super::{Rules, SyntaxSpan, row_key};
+    use coda_manifests::{SpanKind, SpanKinds};
 
     #[test]
     fn keys_depend_on_name_and_place_alone() {
@@ -156,7 +238,7 @@ mod tests {
 
     #[test]
     fn each_rule_is_named() {
-        let rules = Rules { row_length: 8, sources: 1 };
+        let rules = Rules { row_length: 8, sources: 1, kinds: None };
         let check = |source, lengths, segments: &[u32], spans: &[(u32, u32)]| {
             rules.check(source, lengths, segments, spans.iter().copied())
         };
@@ -175,6 +257,37 @@ mod tests {
             (check(0, (0, 8), &[0], &[(0, 4), (3, 2)]), "maskable"),
             (check(0, (0, 8), &[0], &[(7, 2)]), "maskable"),
             (check(0, (0, 8), &[0], &[(7, u32::MAX)]), "maskable"),
+        ] {
+            let message = broken.expect_err(word);
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn each_rule_of_spans_is_named() {
+        let kinds = SpanKinds::new([SpanKind::Lines, SpanKind::Brackets]);
+        let rules = Rules { row_length: 12, sources: 1, kinds };
+        let check = |rules: &Rules, spans: &[(u32, u32, u8)]| {
+            let spans = spans.iter().map(|&(start, len, kind)| SyntaxSpan { start, len, kind });
+            rules.check_spans(10, &[0, 4], spans)
+        };
+        let sound = [(0, 4, 0), (0, 4, 1), (0, 2, 1), (4, 6, 1), (4, 2, 0), (5, 3, 1), (6, 4, 0)];
+        assert_eq!(check(&rules, &sound), Ok(()));
+        assert_eq!(check(&rules, &[]), Ok(()));
+        let lines = Rules { kinds: SpanKinds::new([SpanKind::Lines]), ..rules };
+        let none = Rules { row_length: 12, sources: 1, kinds: None };
+        for (broken, word) in [
+            (check(&lines, &[(0, 2, 1)]), "kind"),
+            (check(&lines, &[(0, 2, 255)]), "kind"),
+            (check(&none, &[(0, 2, 0)]), "kind"),
+            (check(&rules, &[(0, 1, 0)]), "under 2"),
+            (check(&rules, &[(4, 7, 1)]), "valid_len"),
+            (check(&rules, &[(4, u32::MAX, 1)]), "valid_len"),
+            (check(&rules, &[(0, 2, 1), (0, 2, 1)]), "twice"),
+            (check(&rules, &[(0, 2, 1), (0, 3, 1)]), "order"),
+            (check(&rules, &[(2, 2, 1), (0, 2, 1)]), "order"),
+            (check(&rules, &[(3, 2, 1)]), "document"),
+            (check(&rules, &[(0, 3, 0), (2, 2, 0)]), "line"),
         ] {
             let message = broken.expect_err(word);
             assert!(message.contains(word), "{message}");

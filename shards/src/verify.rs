@@ -181,7 +181,7 @@ fn check_rows(
     entry: &ShardEntry,
     findings: &mut ShardFindings,
 ) {
-    let rules = Rules { row_length: index.row_length, sources: index.sources.len() };
+    let rules = Rules::of(index);
     for within in 0..entry.rows {
         let row = shard.row(within);
         let number = entry.first_row + within;

@@ -7,13 +7,12 @@ use crate::{
     card,
     commit::{self, AtomicFile, FileError, names},
     growing::{GrowingFile, PARTIAL},
-    index::{
-        FORMAT, FORMAT_VERSION, FileEntry, INDEX_FILE, README_FILE, REJECTS_FILE, TOKENIZER_FILE,
-    },
+    index::{FORMAT, FileEntry, INDEX_FILE, README_FILE, REJECTS_FILE, TOKENIZER_FILE},
     lock::{DirLock, LOCK_FILE},
     progress::{PROGRESS_FILE, Progress},
     row::{Rules, row_key},
 };
+use coda_manifests::SpanKinds;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -37,6 +36,8 @@ pub struct WriterOptions {
     pub rows_per_shard: u32,
     /// The ids with a meaning of their own.
     pub specials: Specials,
+    /// The kinds of spans that rows have, if they have any: this decides the format version.
+    pub spans: Option<SpanKinds>,
     /// The `tokenizer.json` that made the tokens; it is copied into the set.
     pub tokenizer: PathBuf,
     /// Hash of the manifest.
@@ -234,9 +235,10 @@ impl ShardWriter {
         if row.tokens.len() != index.row_length as usize {
             return Err(format!("{} tokens instead of {}", row.tokens.len(), index.row_length));
         }
-        let rules = Rules { row_length: index.row_length, sources: index.sources.len() };
+        let rules = Rules::of(index);
         let spans = row.maskable.iter().map(|span| (span.start, span.len));
         rules.check(row.source, (row.prefix_len, row.valid_len), &row.segments, spans)?;
+        rules.check_spans(row.valid_len, &row.segments, row.spans.iter().copied())?;
         let (before, after) = index.sources.split_at(usize::from(row.source) + 1);
         if after.iter().any(|source| source.rows > 0) {
             return Err(format!("source {} comes after a later source", row.source));
@@ -317,7 +319,7 @@ fn start(options: WriterOptions, tokenizer: &[u8]) -> Index {
         options.sources.into_iter().map(|name| SourceEntry { name, ..SourceEntry::default() });
     Index {
         format: FORMAT.to_owned(),
-        format_version: FORMAT_VERSION,
+        format_version: Index::version(options.spans),
         fingerprint: String::new(),
         manifest_hash: options.manifest_hash,
         row_length: options.row_length,
@@ -326,6 +328,7 @@ fn start(options: WriterOptions, tokenizer: &[u8]) -> Index {
         rows_per_shard: options.rows_per_shard,
         rows_per_batch: (BATCH_TOKENS / options.row_length).max(1),
         specials: options.specials,
+        spans: options.spans,
         totals: Totals::default(),
         sources: sources.collect(),
         shards: Vec::new(),

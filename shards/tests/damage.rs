@@ -9,7 +9,7 @@ use std::{
     io::{Seek as _, SeekFrom, Write as _},
     path::Path,
 };
-use support::{noise, rows, tree, write};
+use support::{noise, rows, rows_with_spans, tree, write, write_with_spans};
 
 /// One problem in one file, or the test fails.
 fn only_problem(dir: &Path) -> coda_shards::Problem {
@@ -28,6 +28,21 @@ fn put(file: &mut fs::File, bytes: &[u8], bit: usize, change: u8) {
 /// and, of shards, the block; opening refuses what it reads, and otherwise gives the right rows.
 #[test]
 fn every_flipped_bit_is_found_in_its_file() {
+    every_bit(write, rows, "");
+}
+
+/// The same of a shard of a set with spans; its other files are those of any set.
+#[test]
+fn every_flipped_bit_is_found_in_a_shard_with_spans() {
+    every_bit(write_with_spans, rows_with_spans, "shard-00001");
+}
+
+type Write = fn(&Path, &[(&str, u64)], u32, u32) -> coda_shards::Index;
+
+type Rows = fn(&[(&str, u64)], u32) -> Vec<coda_shards::RowBuf>;
+
+/// Of all files, or of those whose names begin so.
+fn every_bit(write: Write, rows: Rows, prefix: &str) {
     let sources = [("text", 1), ("chat", 1)];
     let names: Vec<String> = {
         let work = tempfile::tempdir().unwrap();
@@ -36,7 +51,7 @@ fn every_flipped_bit_is_found_in_its_file() {
     };
     assert_eq!(names.len(), 6);
     // A set of its own for every file: they are flipped side by side.
-    names.par_iter().for_each(|name| {
+    names.par_iter().filter(|name| name.starts_with(prefix)).for_each(|name| {
         let work = tempfile::tempdir().unwrap();
         write(work.path(), &sources, 8, 1);
         let dir = work.path().join("set");
@@ -115,7 +130,10 @@ fn refused(dir: &Path, what: &str) -> bool {
             for row in 0..set.rows() {
                 let sum = set.row(row).map_or(0, |row| {
                     let spans = row.maskable_starts.iter().chain(row.maskable_lens);
-                    row.tokens.iter().chain(row.segments).chain(spans).map(|&v| u64::from(v)).sum()
+                    let text = row.spans.starts.iter().chain(row.spans.lens);
+                    let kinds: u64 = row.spans.kinds.iter().map(|&kind| u64::from(kind)).sum();
+                    let words = row.tokens.iter().chain(row.segments).chain(spans).chain(text);
+                    kinds + words.map(|&v| u64::from(v)).sum::<u64>()
                 });
                 std::hint::black_box(sum);
             }
@@ -127,9 +145,14 @@ fn refused(dir: &Path, what: &str) -> bool {
 /// With checksums off, a damaged shard gives an error or rows, and nothing else ever.
 #[test]
 fn without_checksums_no_damage_brings_the_reader_down() {
-    let work = tempfile::tempdir().unwrap();
-    write(work.path(), &[("text", 2), ("chat", 1)], 8, 4);
-    let dir = work.path().join("set");
+    for (write, every, cases) in [(write as Write, 1, 6000), (write_with_spans, 3, 2000)] {
+        let work = tempfile::tempdir().unwrap();
+        write(work.path(), &[("text", 2), ("chat", 1)], 8, 4);
+        damaged_without_checksums(&work.path().join("set"), every, cases);
+    }
+}
+
+fn damaged_without_checksums(dir: &Path, every: usize, cases: u64) {
     let path = dir.join("shard-00000.arrow");
     let bytes = fs::read(&path).unwrap();
     let put = |bad: &[u8]| {
@@ -137,16 +160,16 @@ fn without_checksums_no_damage_brings_the_reader_down() {
         fs::write(&path, bad).unwrap();
     };
     let mut count = [0, 0];
-    for bit in 0..bytes.len() * 8 {
+    for bit in (0..bytes.len() * 8).step_by(every) {
         let mut bad = bytes.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         put(&bad);
-        count[usize::from(refused(&dir, &format!("bit {bit}")))] += 1;
+        count[usize::from(refused(dir, &format!("bit {bit}")))] += 1;
     }
     assert!(count[0] > 1000 && count[1] > 1000, "{count:?}");
     // Several words at once, of the values that break arithmetic.
     let words = [0, 1, 7, 8, 0x7fff_ffff, 0x8000_0000, u32::MAX, u32::MAX - 7];
-    for case in 0..6000 {
+    for case in 0..cases {
         let mut bad = bytes.clone();
         for change in 0..=case % 4 {
             let draw = usize::try_from(noise(case, change) >> 1).unwrap();
@@ -154,7 +177,7 @@ fn without_checksums_no_damage_brings_the_reader_down() {
             bad[at..at + 4].copy_from_slice(&words[draw / bytes.len() % 8].to_le_bytes());
         }
         put(&bad);
-        refused(&dir, &format!("case {case}"));
+        refused(dir, &format!("case {case}"));
     }
 }
 
@@ -270,10 +293,13 @@ fn the_index_cannot_be_tampered_with() {
         assert_eq!(only_problem(&dir).file, "index.json", "{from}");
         assert!(matches!(ShardSet::open(&dir), Err(ShardError::Damaged { .. })), "{from}");
     }
-    fs::write(&path, text.replacen("\"format_version\": 1", "\"format_version\": 2", 1)).unwrap();
+    fs::write(&path, text.replacen("\"format_version\": 1", "\"format_version\": 3", 1)).unwrap();
     let error = ShardSet::open(&dir).err().unwrap();
     assert!(matches!(error, ShardError::Incompatible { .. }), "{error}");
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
+    // A version that the rest of the index does not fit.
+    fs::write(&path, text.replacen("\"format_version\": 1", "\"format_version\": 2", 1)).unwrap();
+    assert!(matches!(ShardSet::open(&dir), Err(ShardError::Damaged { .. })));
     fs::remove_file(&path).unwrap();
     assert!(matches!(verify(&dir), Err(ShardError::Unfinished { .. })));
     assert!(matches!(ShardSet::open(&dir), Err(ShardError::Unfinished { .. })));

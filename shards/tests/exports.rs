@@ -46,6 +46,7 @@ fn pack(work: &Path, sources: &[(&str, Vec<Vec<u32>>)], length: usize) -> ShardS
                 prefix_len: 0,
                 valid_len: u32::try_from(ids.len()).unwrap(),
                 maskable: vec![Span { start: 0, len: row_length }],
+                spans: Vec::new(),
             };
             writer.push(&row).unwrap();
         }

@@ -2,10 +2,10 @@
 
 mod support;
 
-use coda_shards::{Check, RowBuf, ShardError, ShardSet, ShardWriter, Span, verify};
+use coda_shards::{Check, RowBuf, ShardError, ShardSet, ShardWriter, Span, SyntaxSpan, verify};
 use proptest::prelude::*;
 use std::fs;
-use support::{PAD, options, reports, rows, tree, write};
+use support::{PAD, options, reports, rows, rows_with_spans, tree, write, write_with_spans};
 
 const SOURCES: [(&str, u64); 3] = [("text", 11), ("chat", 7), ("code", 5)];
 
@@ -26,6 +26,26 @@ fn rows_come_back_as_they_were_written() {
     let report = verify(work.path().join("set")).unwrap();
     assert_eq!(report.problems, []);
     assert_eq!((report.rows, report.shards), (23, 5));
+}
+
+#[test]
+fn spans_come_back_and_only_sets_with_spans_are_of_version_2() {
+    let work = tempfile::tempdir().unwrap();
+    let index = write_with_spans(work.path(), &SOURCES, 32, 5);
+    assert_eq!((index.format_version, index.rows), (2, 23));
+    let set = ShardSet::open(work.path().join("set")).unwrap();
+    let expected = rows_with_spans(&SOURCES, 32);
+    assert!(expected.iter().map(|row| row.spans.len()).sum::<usize>() > 100);
+    for (i, expected) in expected.iter().enumerate() {
+        assert_eq!(&set.row(i as u64).unwrap().to_buf(), expected, "row {i}");
+    }
+    assert_eq!(verify(work.path().join("set")).unwrap().problems, []);
+    let json = fs::read_to_string(work.path().join("set/index.json")).unwrap();
+    assert!(json.contains("\"spans\": [\n    \"lines\",\n    \"brackets\"\n  ]"), "{json}");
+    let without = tempfile::tempdir().unwrap();
+    assert_eq!(write(without.path(), &SOURCES, 32, 5).format_version, 1);
+    let json = fs::read_to_string(without.path().join("set/index.json")).unwrap();
+    assert!(!json.contains("spans"), "{json}");
 }
 
 #[test]
@@ -99,7 +119,9 @@ fn rows_that_break_a_rule_are_refused_and_nothing_is_lost() {
     let mut writer = ShardWriter::create(work.path().join("set"), options).unwrap();
     writer.push(&good[0]).unwrap();
     let second = &good[1];
-    let broken: [(&str, RowBuf); 6] = [
+    let line = SyntaxSpan { start: 0, len: 2, kind: 0 };
+    let broken: [(&str, RowBuf); 7] = [
+        ("kind 0", RowBuf { spans: vec![line], ..second.clone() }),
         ("tokens", RowBuf { tokens: vec![4; 7], ..second.clone() }),
         ("row_key", RowBuf { row_key: 1, ..second.clone() }),
         ("source", RowBuf { source: 2, ..second.clone() }),

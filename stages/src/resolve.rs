@@ -149,6 +149,7 @@ fn curriculum(manifest: &Manifest, defaults: &Defaults, first_epoch: f64) -> Cur
             .block_sizes
             .clone()
             .unwrap_or_else(|| Schedule::Constant(BLOCK_SIZES.to_vec())),
+        mask_blocks: given.mask_blocks.unwrap_or_default(),
         sampling_eps: given.sampling_eps.clone().unwrap_or(Schedule::Constant(SAMPLING_EPS)),
         conditioned_span,
         score_pads: true,

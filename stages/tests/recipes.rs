@@ -3,7 +3,7 @@
 
 #![allow(clippy::float_cmp, reason = "recipes hold exact values")]
 
-use coda_curriculum::{Context, RowView, plan_row};
+use coda_curriculum::{Context, RowView, SyntaxSpans, plan_row};
 use coda_manifests::{ConditionedSpan, Manifest, Overlong, Schedule};
 use coda_stages::{Epochs, OptimizerRecipe, Recipe, RecipeError};
 use proptest::prelude::*;
@@ -100,6 +100,7 @@ fn rows_take_the_strategies_as_often_as_table_3_says() {
                 valid_len: 64,
                 maskable_starts: &[0],
                 maskable_lens: &[64],
+                spans: SyntaxSpans::default(),
             };
             let plan = plan_row(&settings, &context, &row);
             assert!(!(plan.s1 && plan.s2), "S1 and S2 exclude each other");

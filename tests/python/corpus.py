@@ -93,6 +93,7 @@ def packed_manifest(weights: tuple[float, float, float] | None = None) -> dict[s
         for source, weight in zip(sources, weights):
             source["weight"] = weight
     data = {"out": "packed", "row_length": 256, "rows_per_shard": 512, "sources": sources}
+    data["spans"] = ["lines", "brackets"]
     return _manifest("mid", data, {})
 
 

@@ -67,6 +67,8 @@ WEIGHTS = (1.0, 2.0, 0.5)
 _MIXED = _rates(0.3, 0.45, 0.5, 0.001, [2, 4, 8])
 _PADS = _rates(0.25, 0.0, 0.4, 0.01, [4, 16, 32])
 
+_SPANS = {"mask_blocks": "lines", "block_sizes": [6, 24, 200], "p3": 0.8}
+
 _OWN: dict[str, dict[str, Any]] = {
     "code": {"p1": 0.9, "p3": 0.9, "block_sizes": [3, 5, 7]},
     "odd": {"p2": 0.0, "sampling_eps": 0.5},
@@ -84,6 +86,13 @@ CASES = [
     Case("repo, packed, blocks", "packed.yaml", "coda-repo", 5, _rates(0.3, 0.3, 0.01, 0.001, [3])),
     Case("repo, packed, batch block", "packed.yaml", "coda-repo", 77, _MIXED),
     Case("repo, packed, no blocks", "packed.yaml", "coda-repo", 6, _rates(0.3, 0.3, 0.0, 0.2, [3])),
+    Case("paper, lines", "packed.yaml", "coda-paper", 11, {**_MIXED, **_SPANS}),
+    Case("paper, brackets", "packed.yaml", "coda-paper", 300,
+         {**_MIXED, **_SPANS, "mask_blocks": "brackets"}),
+    Case("repo, both, weighted", "weighted.yaml", "coda-repo", 90,
+         {**_MIXED, **_SPANS, "mask_blocks": ["lines", "brackets"]}, weights=WEIGHTS),
+    Case("paper, lines of one source", "packed.yaml", "coda-paper", 33, _MIXED,
+         by_source={"code": _SPANS}),
     Case("paper, pairs with pads", "pairs.yaml", "coda-paper", 61, _PADS, score_pads=True),
     Case("paper, pairs without pads", "pairs.yaml", "coda-paper", 199, _MIXED, score_pads=True),
     Case("repo, pairs with pads", "pairs.yaml", "coda-repo", 40, _PADS, score_pads=True),
@@ -135,6 +144,8 @@ def check_case(case: Case, shards: ShardSet, report: dict[str, Any]) -> None:
         same(f"{where}: source", found["source"], shards.index["sources"][row.source]["name"])
         wanted = plan(own[names[row.source]], row.shape, epoch)
         same(f"{where}: bits of sigma", _bits(found["sigma"]), _bits(wanted.sigma))
+        blocks = own[names[row.source]].mask_blocks
+        same(f"{where}: what blocks are", found.get("mask_blocks", "tokens"), blocks)
         for name in (f.name for f in fields(Plan) if f.name != "masked"):
             same(f"{where}: {name}", found[name], getattr(wanted, name))
         same_sequence(f"{where}: masked", found["masked"], wanted.masked)

@@ -128,7 +128,9 @@ def check_exports(programs: Runs, directory: Path, out: Path) -> str:
         same(f"ids of {name}", table["input_ids"].to_pylist(), rows["tokens"].to_pylist())
         sources = [names[number] for number in rows["source"].to_pylist()]
         same(f"sources of {name}", table["source"].to_pylist(), sources)
-        for column in COLUMNS:
+        own = [*COLUMNS, "spans"] if "spans" in index else COLUMNS
+        same(f"all columns of {name}", len(table.column_names), 2 + len(own))
+        for column in own:
             ours, theirs = table[column].to_pylist(), rows[column].to_pylist()
             if ours != theirs:
                 raise Difference(f"{name}: the column {column} is not that of the set")

@@ -21,6 +21,7 @@ from coda_shards.draws import Stream, survival_threshold, threshold
 from coda_shards.index import Specials
 from coda_shards.masks import Settings, plan
 from coda_shards.rows import Row
+from coda_shards.spans import KINDS
 from coda_shards.streams import Streams, below, survival_thresholds, thresholds
 
 SEED = 99
@@ -74,6 +75,8 @@ def _random_rows(draw: random.Random, length: int, count: int) -> list[Row]:
         valid = draw.randint(1, length)
         cuts = sorted(draw.sample(range(length + 1), min(length + 1, 2 * draw.randint(0, 3))))
         spans = [(a, b - a) for a, b in zip(cuts[0::2], cuts[1::2])]
+        texts = [(a, draw.randint(2, 40), draw.randint(0, 1)) for a in _some(draw, valid)]
+        texts = sorted({t for t in texts if sum(t[:2]) <= valid}, key=lambda t: (t[0], -t[1], t[2]))
         rows.append(Row(
             number=number,
             tokens=np.array([draw.randint(3, 9) for _ in range(length)], dtype=np.uint32),
@@ -83,9 +86,14 @@ def _random_rows(draw: random.Random, length: int, count: int) -> list[Row]:
             prefix_len=draw.choice([0, draw.randint(0, valid)]),
             valid_len=valid,
             maskable=np.array(spans, dtype=np.uint32).reshape(-1, 2),
+            spans=np.array(texts, dtype=np.uint32).reshape(-1, 3),
         ))  # fmt: skip
         rows[-1].tokens[valid:] = SPECIALS.pad
     return rows
+
+
+def _some(draw: random.Random, below: int) -> list[int]:
+    return [draw.randrange(below) for _ in range(draw.choice([0, below // 3, below]))]
 
 
 def batch_of(
@@ -106,14 +114,16 @@ def batch_of(
         valid_len=np.array([row.valid_len for row in rows], dtype=np.uint32),
         segments=[row.segments for row in rows],
         maskable=[row.maskable for row in rows],
+        spans=[row.spans for row in rows],
     )
     slots = np.arange(len(rows))
-    return Batch(together, np.array(epochs), slots, len(rows), step, 0, seed, specials, sources)
+    epoch, size = np.array(epochs), len(rows)
+    return Batch(together, epoch, slots, size, step, 0, seed, specials, sources, KINDS)
 
 
 def coda(settings: Settings) -> Coda:
     """The noise of these settings."""
-    names = "profile p1 p2 p3 block_sizes sampling_eps span_ratio score_pads".split()
+    names = "profile p1 p2 p3 block_sizes sampling_eps span_ratio score_pads mask_blocks".split()
     return Coda(**{name: getattr(settings, name) for name in names})
 
 
@@ -160,12 +170,34 @@ def _check_case(draw: random.Random) -> int:
         draw.choice(["coda-paper", "coda-repo"]), batch.seed, batch.step, chance(), chance(),
         chance(), sizes, draw.choice([1e-3, 0.5, 1.0]), draw.choice([0.0, 0.3, 1.0, 2.0]),
         draw.random() < 0.5,
+        draw.choice(["tokens", "lines", "brackets", ["lines", "brackets"]]),
     )  # fmt: skip
     check_coda("by chance", batch, rows, coda(settings), [settings] * len(rows))
+    _check_short(draw, batch, rows)
     for stratified in (False, True):
         for pads in (False, True):
             _check_published(draw, batch, rows, stratified, pads)
     return len(rows)
+
+
+def _check_short(draw: random.Random, batch: Batch, rows: list[Row]) -> None:
+    """LLaDA's rows that end early are else those that do not."""
+    share, pads = draw.choice([0.3, 1.0]), draw.random() < 0.5
+    whole, noised = Llada(0.01, pads)(batch), Llada(0.01, pads, share)(batch)
+    length = batch.rows.row_length
+    for i, row in enumerate(rows):
+        gate, word = (
+            Stream(batch.seed, row.row_key, int(batch.epoch[i]), f"LladaShort{name}").first()
+            for name in ("Gate", "Length")
+        )
+        short = gate < threshold(share) and row.prefix_len == 0
+        end = 1 + (word * length >> 32) if short else length
+        where = f"LLaDA, row {i} that ends at {end}"
+        same(f"{where}: valid", int(noised.valid_len[i]), min(end, row.valid_len))
+        for name, behind in [("clean", 2), ("noised", 2), ("masked", False), ("weight", 0.0)]:
+            before = getattr(whole, name)[i].tolist()
+            wanted = before[:end] + [behind] * (length - end)
+            same(f"{where}: {name}", getattr(noised, name)[i].tolist(), wanted)
 
 
 def _check_published(
@@ -349,10 +381,14 @@ def _check_refusals() -> None:
     for make in (
         lambda: Llada(eps=0.0),
         lambda: Mdlm(noise_eps=1.0),
+        lambda: Llada(short_share=1.5),
         lambda: Bd3lm(0),
         lambda: Bd3lm(4, 0.8, 0.3),
         lambda: Coda(profile="other"),
         lambda: Coda(p3=0.1, block_sizes=[]),
+        lambda: Coda(mask_blocks="words"),
+        lambda: Coda(mask_blocks=[]),
+        lambda: Coda(p3=1.0, mask_blocks="lines")(replace(_plain_batch(2, 8, 1), spans=())),
         lambda: BySource({"none": Llada()}, Llada())(_plain_batch(2, 8, 1)),
         lambda: BySource({"all": Llada()}, Coda())(_of_two_sources()),
     ):

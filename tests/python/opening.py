@@ -20,10 +20,13 @@ FLIPS = 800
 FIRST, LAST = "shard-00000.arrow", "shard-00001.arrow"
 
 
-def check_opening(frozen: Path, work: Path) -> str:
-    """All checks, on the frozen set of 5 rows in 2 shards, whose content `verify` has judged."""
-    _check_access(ShardSet(frozen))
-    faults = _check_faults(frozen, work / "hostile")
+def check_opening(frozen: Path, with_spans: Path, work: Path) -> str:
+    """All checks, on the frozen sets of 5 rows in 2 shards, whose content `verify` has judged."""
+    for directory in (frozen, with_spans):
+        _check_access(ShardSet(directory))
+    faults = _check_faults(frozen, work / "hostile", FAULTS)
+    faults += _check_faults(with_spans, work / "hostile", FAULTS_OF_SPANS)
+    _check_flips(with_spans, work / "flips-with-spans")
     return f"{faults} sets that are not whole are refused; {_check_flips(frozen, work / 'flips')}"
 
 
@@ -47,6 +50,7 @@ def _check_access(shards: ShardSet) -> None:
         same("taken tokens", taken.tokens[place].tolist(), row.tokens.tolist())
         same("taken segments", taken.segments[place].tolist(), row.segments.tolist())
         same("taken spans", taken.maskable[place].tolist(), row.maskable.tolist())
+        same("taken spans of the text", taken.spans[place].tolist(), row.spans.tolist())
         numbers = (taken.row_key, taken.source, taken.prefix_len, taken.valid_len)
         found = tuple(int(column[place]) for column in numbers)
         same("taken numbers", found, (row.row_key, row.source, row.prefix_len, row.valid_len))
@@ -157,7 +161,11 @@ FAULTS: list[tuple[Fault, str, str]] = [
     (lambda f: _write(f, b"\xff"), "index.json", "is not JSON"),
     (lambda f: _write(f, b"[]"), "index.json", 'no "format": "coda-shards"'),
     (_index(format="other"), "index.json", 'no "format": "coda-shards"'),
-    (_index(format_version=2), "index.json", "format_version is 2, this reader knows 1"),
+    (_index(format_version=3), "index.json", "format_version is 3, this reader knows 1 and 2"),
+    (_index(format_version=2), "index.json", "spans"),
+    (_index(spans="lines"), "index.json", "format_version 1 does not fit spans"),
+    (_index(spans="words", format_version=2), "index.json", "no kinds of spans"),
+    (_index(spans="lines", format_version=2), FIRST, "has the columns"),
     (_index(row_length=None), "index.json", "row_length"),
     (_index(row_length=0), "index.json", "row_length is 0, expected 1..=2^24"),
     (_index(row_length=2**25), "index.json", "expected 1..=2^24"),
@@ -195,13 +203,26 @@ FAULTS: list[tuple[Fault, str, str]] = [
 ]  # fmt: skip
 
 
+_SPAN = {"start": 3, "len": 4, "kind": 0}
+
+# The same with a set whose rows have spans of their text.
+FAULTS_OF_SPANS: list[tuple[Fault, str, str]] = [
+    (_index(spans="lines"), FIRST, "metadata coda.spans is"),
+    (_index(spans=None, format_version=1), FIRST, "has the columns"),
+    (_index(spans=None), "index.json", "spans"),
+    (_rewritten(_column("spans", [[{**_SPAN, "kind": 2}]])), FIRST, "a kind of spans is not below"),
+    (_rewritten(_column("spans", [[{**_SPAN, "len": 2**32 - 1}]])), FIRST, "the text ends after"),
+    (_rewritten(lambda t: t.drop_columns("spans")), FIRST, "has the columns"),
+]
+
+
 def _write(folder: Path, data: bytes) -> None:
     (folder / "index.json").write_bytes(data)
 
 
-def _check_faults(frozen: Path, work: Path) -> int:
+def _check_faults(frozen: Path, work: Path, faults: list[tuple[Fault, str, str]]) -> int:
     """Every fault is refused, at the latest when a row is read, with file, fact and hint."""
-    for fault, file, words in FAULTS:
+    for fault, file, words in faults:
         folder = work / "set"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(frozen, folder)
@@ -216,7 +237,7 @@ def _check_faults(frozen: Path, work: Path) -> int:
             same("another process's error", str(pickle.loads(pickle.dumps(error))), told)
         else:
             raise Difference(f"a set was opened though {words}")
-    return len(FAULTS)
+    return len(faults)
 
 
 def _check_flips(frozen: Path, work: Path) -> str:

@@ -37,6 +37,7 @@ from coda_shards.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FROZEN = REPOSITORY / "tests" / "compat" / "shards_v1"
+FROZEN_WITH_SPANS = REPOSITORY / "tests" / "compat" / "shards_v2"
 FIXTURES = REPOSITORY / "ingest" / "tests" / "fixtures" / "corpora"
 
 
@@ -75,7 +76,7 @@ def main() -> int:
         say("draws, keys and order give their known answers")
         same("fixtures that differ from what published.py writes", check_published(FIXTURES), [])
         say("the fixtures of published corpora hold what plain Python reads from them")
-        for directory in arguments.set or [FROZEN]:
+        for directory in arguments.set or [FROZEN, FROZEN_WITH_SPANS]:
             check_files(directory)
         if not arguments.set:
             check_built(arguments.programs, arguments.work)
@@ -106,7 +107,7 @@ def check_built(folder: Path, work: Path) -> None:
     packed, pairs = check_files(work / "packed"), check_files(work / "pairs")
     check_texts(packed, pairs, corpus)
 
-    say(check_opening(FROZEN, work / "opening"))
+    say(check_opening(FROZEN, FROZEN_WITH_SPANS, work / "opening"))
     package = REPOSITORY / "shards" / "python"
     say(check_package(package, (work / "packed").resolve(), (work / "package").resolve()))
     for directory in (packed.directory, pairs.directory):

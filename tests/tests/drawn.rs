@@ -18,6 +18,10 @@ const MOVING: &str = "curriculum={p1: {linear: {to: 0.5, steps: 40}}, \
                       sources: {code: {p3: 1, block_sizes: {piecewise: [[0, 2], [15, [3, 5]]]}, \
                       sampling_eps: 0.2}}}";
 
+/// Blocks that follow the text, of another kind for each source.
+const OVER_SPANS: &str = "curriculum={p1: 0.2, p2: 0.2, p3: 0.7, block_sizes: [6, 24], \
+                          mask_blocks: lines, sources: {code: {mask_blocks: [lines, brackets]}}}";
+
 /// A feed as the trainer makes it.
 fn feed(work: &Workplace, stage: &str, overrides: &[&str]) -> Feed {
     let path = work.path(&format!("{stage}.yaml"));
@@ -41,12 +45,24 @@ fn ids(value: &Value) -> Vec<u32> {
 fn what_is_drawn_is_what_is_trained_on() {
     let work = Workplace::new();
     let (mut masked, mut strategies) = (0, [0; 3]);
-    for (stage, changes) in [("pre", MOVING), ("mid", ""), ("post", "")] {
-        work.ingest(stage);
+    let (mut over_spans, mut over_blocks) = (0, 0);
+    let post = "curriculum={p3: 0.5, mask_blocks: brackets, block_sizes: 20}";
+    let runs = [
+        ("pre", MOVING, ""),
+        ("mid", "", ""),
+        ("post", "", ""),
+        ("pre", OVER_SPANS, "data.spans=[brackets, lines]"),
+        ("post", post, "data.spans=brackets"),
+    ];
+    for (stage, changes, spans) in runs {
+        let manifest = work.manifest(stage);
+        let ingest = ["--manifest", &manifest, "--json", "-q", "--force"];
+        let more: &[&str] = if spans.is_empty() { &[] } else { &[spans] };
+        work.run("coda-ingest", &ingest, more).json();
         for profile in ["profile=coda-paper", "profile=coda-repo"] {
             // The sets of both profiles have the same rows: only `overlong` differs, and none is.
             let overrides: Vec<&str> =
-                [profile, changes].into_iter().filter(|change| !change.is_empty()).collect();
+                [profile, changes, spans].into_iter().filter(|change| !change.is_empty()).collect();
             let feed = feed(&work, stage, &overrides);
             let mask = feed.set().specials().mask;
             for step in [0_u64, 17, 39] {
@@ -78,6 +94,14 @@ fn what_is_drawn_is_what_is_trained_on() {
                         .collect();
                     assert_eq!(shown, scored, "{place}");
                     masked += scored.len();
+                    over_spans += usize::from(drawn.get("mask_blocks").is_some());
+                    let taken = row.plan.s3 && !row.plan.mask_blocks.is_tokens();
+                    assert_eq!(
+                        drawn["strategies"].to_string().contains("S3"),
+                        row.plan.s3,
+                        "{place}"
+                    );
+                    over_blocks += usize::from(taken);
                     let taken = [row.plan.s1, row.plan.s2, row.plan.s3];
                     for (count, taken) in strategies.iter_mut().zip(taken) {
                         *count += usize::from(taken);
@@ -87,6 +111,7 @@ fn what_is_drawn_is_what_is_trained_on() {
         }
     }
     // The batches must be telling.
+    assert!(over_spans > 20 && over_blocks > 20, "{over_spans} {over_blocks}");
     assert!(masked > 1000 && strategies.iter().all(|&count| count > 5), "{masked} {strategies:?}");
 }
 

@@ -40,6 +40,17 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
+fn masks_cannot_follow_spans_that_the_rows_do_not_have() {
+    let world = World::new();
+    let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--out", "run"];
+    let over = ["data.spans=lines", "curriculum.mask_blocks=lines"];
+    let told = world.fails(&[&run[..], &over].concat(), 4);
+    for part in ["curriculum.mask_blocks", "follow lines", "hint: set `data.spans: lines`"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
 fn a_finished_run_is_not_run_again() {
     let world = World::new();
     let first = world.train("run", &[]);

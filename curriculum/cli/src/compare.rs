@@ -110,7 +110,8 @@ fn decisive(resolved: &Resolved) -> BTreeMap<String, Value> {
         flatten(key, value, &mut keys);
     };
     let curriculum = json!(recipe.curriculum);
-    for key in ["p1", "p2", "p3", "block_sizes", "sampling_eps", "conditioned_span"] {
+    let schedules = ["p1", "p2", "p3", "block_sizes", "mask_blocks", "sampling_eps"];
+    for key in schedules.into_iter().chain(["conditioned_span"]) {
         put(&format!("curriculum.{key}"), json!({ "": curriculum[key] }));
     }
     for (name, own) in &recipe.curriculum.sources {
@@ -130,6 +131,7 @@ fn decisive(resolved: &Resolved) -> BTreeMap<String, Value> {
     if recipe.stage == Stage::Post {
         put("data.overlong", json!(recipe.overlong));
     }
+    put("data.spans", json!({ "": manifest.data.spans }));
     put("data.packing", json!(manifest.data.packing));
     put("data.held_out", json!(manifest.data.held_out));
     for source in &manifest.data.sources {
@@ -205,7 +207,7 @@ fn beside(a: &Run<'_>, b: &Run<'_>, source: Option<&String>) -> Block {
 
 /// The learning rate is no part of what the model sees.
 fn alike(a: &Values, b: &Values) -> bool {
-    a.block_sizes == b.block_sizes
+    (&a.block_sizes, a.mask_blocks) == (&b.block_sizes, b.mask_blocks)
         && [(a.p1, b.p1), (a.p2, b.p2), (a.p3, b.p3)].into_iter().all(close)
         && COMPARED.iter().all(|(_, _, value)| close((value(a), value(b))))
 }

@@ -6,10 +6,12 @@ use crate::{
     run::{Data, Resolved, view, write},
     table::{align, number},
     text::{self, Marks, Part},
+    timeline::named,
 };
 use clap::Args;
 use coda_cli::{Failure, print_json, print_text};
 use coda_curriculum::{MaskPlan, SpecialIds, apply, plan_row};
+use coda_manifests::MaskBlocks;
 use coda_shards::Row;
 use serde::Serialize;
 use std::{
@@ -92,6 +94,9 @@ struct Drawn {
     prefix_len: u32,
     valid_len: u32,
     block_size: Option<u32>,
+    /// What blocks are, where they are not runs of tokens.
+    #[serde(skip_serializing_if = "MaskBlocks::is_tokens")]
+    mask_blocks: MaskBlocks,
     masked: Vec<u32>,
     /// The row after truncation: what is to be found.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +218,7 @@ fn drawn(data: &Data, (visit, row, plan): &Plan<'_>, with_ids: bool) -> Drawn {
         prefix_len: plan.prefix_len,
         valid_len: plan.valid_len,
         block_size: plan.block_size,
+        mask_blocks: plan.mask_blocks,
         masked: plan.masked.clone(),
         clean,
         noised,
@@ -319,9 +325,10 @@ fn headline(step: u64, data: &Data, (visit, row, plan): &Plan<'_>) -> String {
 fn heading(plan: &MaskPlan) -> String {
     let names = strategies(plan);
     let names = if names.is_empty() { "no strategy".to_owned() } else { names.join("+") };
-    match plan.block_size {
-        Some(k) => format!("{names}, blocks of {k}"),
-        None => names,
+    match (plan.block_size, plan.mask_blocks) {
+        (Some(k), MaskBlocks::Tokens) => format!("{names}, blocks of {k}"),
+        (Some(k), MaskBlocks::Spans(kinds)) => format!("{names}, {} of up to {k}", named(kinds)),
+        (None, _) => names,
     }
 }
 

@@ -75,6 +75,7 @@ fn class(plan: &MaskPlan, positions: std::ops::Range<u32>) -> usize {
 mod tests {
     use super::{class, svg};
     use coda_curriculum::MaskPlan;
+    use coda_manifests::MaskBlocks;
 
     fn plan(masked: &[u32]) -> MaskPlan {
         MaskPlan {
@@ -86,6 +87,7 @@ mod tests {
             prefix_len: 4,
             valid_len: 12,
             block_size: None,
+            mask_blocks: MaskBlocks::Tokens,
             masked: masked.to_vec(),
         }
     }

@@ -67,6 +67,13 @@ fn distributions(body: &mut String, timeline: &Timeline) {
     } else {
         "each line of the table".to_owned()
     };
+    if shown.is_empty() {
+        body.push_str(
+            "<p class=\"note\">How much of a row is masked, and in how long runs, follows from the text \
+             where blocks are spans of it: <code>draw</code> shows rows.</p>\n",
+        );
+        return;
+    }
     let shown = joined(&shown);
     // One scale for all, so that the small charts compare.
     let top = |values: &dyn Fn(&Shape) -> f64| {

@@ -2,8 +2,8 @@
 
 use crate::{ManifestArgs, clocks::Ways, mix::Averages, table::number};
 use coda_cli::{Exit, Failure};
-use coda_curriculum::{Clocks, MaskPlan, RowView, Settings, expected, plan_row};
-use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
+use coda_curriculum::{Clocks, MaskPlan, RowView, Settings, SyntaxSpans, expected, plan_row};
+use coda_manifests::{Manifest, ManifestError, PathError, Profile, SpanKind, Stage};
 use coda_shards::{
     Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceRange, commit,
 };
@@ -51,6 +51,11 @@ impl Resolved {
             };
             Failure::from_error(Exit::Usage, &error).maybe_hint(hint)
         })?;
+        if let Some(data) = &data
+            && let Some(missing) = recipe.curriculum.lacks(data.set.index().spans)
+        {
+            return Err(no_spans(missing, &dir));
+        }
         let ways = match clocks {
             Some(path) => Ways::recorded(&recipe, path)?,
             None => Ways::earliest(&recipe),
@@ -249,6 +254,11 @@ pub(crate) fn view<'a>(row: &Row<'a>, epoch: u32) -> RowView<'a> {
         valid_len: row.valid_len,
         maskable_starts: row.maskable_starts,
         maskable_lens: row.maskable_lens,
+        spans: SyntaxSpans {
+            starts: row.spans.starts,
+            lens: row.spans.lens,
+            kinds: row.spans.kinds,
+        },
     }
 }
 
@@ -256,6 +266,19 @@ pub(crate) fn view<'a>(row: &Row<'a>, epoch: u32) -> RowView<'a> {
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     commit::write_atomic(path, |file| file.write_all(text.as_bytes()))
         .map_err(|error| Failure::from_error(Exit::Io, &error))
+}
+
+/// Blocks that are to follow what the rows do not have noted.
+fn no_spans(missing: SpanKind, dir: &Path) -> Failure {
+    let name = missing.name();
+    Failure::incompatible(format!(
+        "curriculum.mask_blocks: blocks are to follow {name}, which the rows of the shard set {} do \
+         not have noted",
+        dir.display()
+    ))
+    .hint(format!(
+        "set `data.spans: {name}` and ingest again, or leave curriculum.mask_blocks at tokens"
+    ))
 }
 
 fn manifest_failure(error: &ManifestError) -> Failure {

@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::Args;
 use coda_cli::{Failure, print_json, print_text};
-use coda_curriculum::{Clocks, Curriculum, MaskPlan, RowView, plan_row};
+use coda_curriculum::{Clocks, Curriculum, MaskPlan, RowView, SyntaxSpans, plan_row};
 use coda_shards::row_key;
 use coda_stages::Recipe;
 use std::path::PathBuf;
@@ -187,8 +187,12 @@ fn samples(resolved: &Resolved, timeline: &Timeline) -> Result<(Vec<Sample>, Str
         };
         samples.push(Sample { step, plans });
     }
+    let by_tokens = resolved.recipe.curriculum.mask_blocks.is_tokens();
     let drawn_from = if resolved.data().is_some() {
         "These are the first rows of the batches that the trainer will see."
+    } else if !by_tokens {
+        "There is no shard set yet: these are made-up rows that are full, without prompt and padding. They \
+         have no text, so that S3 has no spans to follow and masks token by token."
     } else {
         "There is no shard set yet: these are made-up rows that are full, without prompt and padding. Their \
          masks are drawn as those of real rows are."
@@ -208,6 +212,7 @@ fn made_up(recipe: &Recipe, step: u64, clocks: &Clocks, count: u64) -> Vec<MaskP
             valid_len: recipe.row_length,
             maskable_starts: &[0],
             maskable_lens: &[recipe.row_length],
+            spans: SyntaxSpans::default(),
         };
         plan_row(&settings, &context, &row)
     };

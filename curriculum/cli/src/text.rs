@@ -157,6 +157,7 @@ impl Marks {
 mod tests {
     use super::{Marks, Part, parts, render};
     use coda_curriculum::MaskPlan;
+    use coda_manifests::MaskBlocks;
     use std::convert::Infallible;
 
     fn plan(s2: bool, prefix_len: u32, valid_len: u32, masked: &[u32]) -> MaskPlan {
@@ -169,6 +170,7 @@ mod tests {
             prefix_len,
             valid_len,
             block_size: None,
+            mask_blocks: MaskBlocks::Tokens,
             masked: masked.to_vec(),
         }
     }

@@ -9,7 +9,7 @@ use coda_curriculum::{
     expected::{self, Distribution, Distributions, Expected},
     schedule::{first_step, phase_start, span_ratio},
 };
-use coda_manifests::Schedule;
+use coda_manifests::{MaskBlocks, Schedule, SpanKind, SpanKinds};
 use serde::Serialize;
 
 /// More epochs than this are not listed one by one: only those at which something changes.
@@ -58,6 +58,8 @@ pub(crate) struct Values {
     pub(crate) p2: f64,
     pub(crate) p3: f64,
     pub(crate) block_sizes: Vec<u32>,
+    #[serde(skip_serializing_if = "MaskBlocks::is_tokens")]
+    pub(crate) mask_blocks: MaskBlocks,
     pub(crate) sampling_eps: f64,
     pub(crate) conditioned_span_ratio: f64,
     pub(crate) learning_rate: f64,
@@ -257,12 +259,27 @@ impl Timeline {
         ];
         let mut legend: Vec<_> =
             meanings.into_iter().map(|(term, meaning)| (term, meaning.to_owned())).collect();
+        let blocks = self.lines.first().map(|line| line.first.mask_blocks).unwrap_or_default();
+        if let Some(kinds) = blocks.spans() {
+            legend.push(("block sizes", format!("S3: the longest {} in tokens", named(kinds))));
+        }
         legend.push(("epoch", format!("counted from 0, as steps are; {}", self.epochs_from)));
         legend
     }
 }
 
-/// Works out the distributions of lines, or of some, evenly chosen, if there are many.
+/// What blocks are when they are spans: `whole lines`.
+pub(crate) fn named(kinds: SpanKinds) -> String {
+    let name = |kind| match kind {
+        SpanKind::Lines => "lines",
+        SpanKind::Brackets => "pairs of brackets",
+    };
+    let names: Vec<&str> = kinds.iter().map(name).collect();
+    format!("whole {}", names.join(" and "))
+}
+
+/// Works out the distributions of lines, or of some, evenly chosen, if there are many. Where blocks are
+/// spans of the text they are those of the text, and no line has any.
 fn add_shapes(run: &Run<'_>, lines: &mut [Line]) {
     let mut distributions = Distributions::new(run.row_length, BINS);
     let (all, most) = (lines.len(), lines.len().min(MOST_SHAPES));
@@ -270,6 +287,9 @@ fn add_shapes(run: &Run<'_>, lines: &mut [Line]) {
         let line = &mut lines[if most > 1 { i * (all - 1) / (most - 1) } else { 0 }];
         let step = line.middle();
         let settings = (run.settings)(step);
+        if settings.p3 > 0.0 && !settings.mask_blocks.is_tokens() {
+            continue;
+        }
         let distribution = distributions.of(&settings, &run.curriculum.context(step));
         line.shape = Some(Shape::of(distribution, run.row_length));
     }
@@ -308,6 +328,7 @@ impl<'a> Sampler<'a> {
             p2: settings.p2,
             p3: settings.p3,
             block_sizes: settings.block_sizes,
+            mask_blocks: settings.mask_blocks,
             sampling_eps: settings.sampling_eps,
             conditioned_span_ratio: settings.span_ratio,
             learning_rate: (self.run.learning_rate)(step),
@@ -384,7 +405,7 @@ fn peak(run: &Run<'_>) -> Option<u64> {
 mod tests {
     use super::{Run, Timeline, Wanted};
     use coda_curriculum::{Curriculum, Progress};
-    use coda_manifests::{ConditionedSpan, Profile, Schedule};
+    use coda_manifests::{ConditionedSpan, MaskBlocks, Profile, Schedule};
     use std::collections::BTreeMap;
 
     #[test]
@@ -397,6 +418,7 @@ mod tests {
             p3: Schedule::Phases(vec![0.1, 0.2, 0.3]),
             block_sizes: Schedule::Constant(vec![2, 4]),
             sampling_eps: Schedule::Constant(1e-3),
+            mask_blocks: MaskBlocks::Tokens,
             conditioned_span: ConditionedSpan::Ratio(0.2),
             score_pads: true,
             sources: BTreeMap::new(),

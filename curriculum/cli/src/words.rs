@@ -2,7 +2,7 @@
 
 use crate::{
     table::{number, percent},
-    timeline::{Timeline, Values},
+    timeline::{Timeline, Values, named},
 };
 use coda_cli::human;
 use std::fmt::Write as _;
@@ -61,7 +61,16 @@ pub(crate) fn sentences(timeline: &Timeline) -> Vec<String> {
         });
     }
     let blocks = over(|v| v.s3_share);
-    said.push(if blocks.most > 0.0 {
+    let spans = timeline.lines.first().and_then(|line| line.first.mask_blocks.spans());
+    said.push(if let (Some(kinds), true) = (spans, blocks.most > 0.0) {
+        format!(
+            "S3 masks {} of up to {} at a time, and what lies outside of them token by token. Share of \
+             rows: {}.",
+            named(kinds),
+            sizes(timeline),
+            blocks.words(percent)
+        )
+    } else if blocks.most > 0.0 {
         format!(
             "S3 masks blocks of {} instead of single tokens. Share of rows: {}.",
             sizes(timeline),

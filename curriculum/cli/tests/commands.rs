@@ -1,6 +1,6 @@
 //! The command line as scripts see it: output, files, exit codes.
 
-use coda_curriculum::{RowView, plan_row};
+use coda_curriculum::{RowView, SyntaxSpans, plan_row};
 use coda_manifests::Manifest;
 use coda_shards::{Order, RowBuf, ShardSet, ShardWriter, SourceReport, Span, Specials};
 use coda_shards::{WriterOptions, row_key};
@@ -59,6 +59,7 @@ impl House {
             row_length: LENGTH,
             rows_per_shard: 16,
             specials: SPECIALS,
+            spans: None,
             tokenizer: house.path("tokenizer.json"),
             manifest_hash: "none".to_owned(),
             sources: names.map(str::to_owned).to_vec(),
@@ -77,6 +78,7 @@ impl House {
                     prefix_len: 0,
                     valid_len,
                     maskable: vec![Span { start: 0, len: LENGTH }],
+                    spans: Vec::new(),
                 };
                 writer.push(&row).expect("a row");
             }
@@ -117,6 +119,37 @@ impl House {
         assert!(output.stdout.is_empty(), "results of a failed run on stdout");
         let stderr = String::from_utf8(output.stderr).expect("UTF-8");
         (output.status.code().expect("an exit code"), stderr)
+    }
+}
+
+#[test]
+fn rows_without_spans_cannot_be_masked_by_them() {
+    let house = House::with_shards();
+    let over = ["data.spans=lines", "curriculum.mask_blocks=lines", "curriculum.p3=0.5"];
+    for command in [&["show"][..], &["draw", "--step", "3"]] {
+        let output = house.run(&[command, &["--manifest", "run.yaml"], &over[..]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{stderr}");
+        let named = ["curriculum.mask_blocks", "lines", "hint: set `data.spans: lines`"];
+        assert!(named.iter().all(|part| stderr.contains(part)), "{stderr}");
+    }
+    // Without a set there is nothing to miss yet.
+    let show = ["show", "--manifest", "run.yaml", "--rows", "100"];
+    let table = house.stdout(&[&show[..], &over[..], &["curriculum.block_sizes=[40]"]].concat());
+    assert!(table.contains("S3: the longest whole lines in tokens"), "{table}");
+    let json = house.stdout(&[&show[..], &over[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let line = &json["lines"][0];
+    assert_eq!(line["mask_blocks"], "lines");
+    // Every position is masked at sigma: what is masked is what single tokens come to.
+    let plain = house.stdout(&[&show[..], &["curriculum.p3=0", "--json"]].concat());
+    let plain: serde_json::Value = serde_json::from_str(&plain).expect("JSON");
+    let masked = "expected_masked_fraction";
+    assert_eq!(line[masked], plain["lines"][0][masked]);
+    house.stdout(&[&show[..], &over[..], &["--html", "page.html"]].concat());
+    let page = fs::read_to_string(house.path("page.html")).expect("a page");
+    for text in ["S3 masks whole lines of up to", "follows from the text", "have no text"] {
+        assert!(page.contains(text), "{text}");
     }
 }
 
@@ -374,6 +407,11 @@ fn as_trained(dir: &Path, step: u64, position: u64) -> (u64, coda_curriculum::Ma
         valid_len: row.valid_len,
         maskable_starts: row.maskable_starts,
         maskable_lens: row.maskable_lens,
+        spans: SyntaxSpans {
+            starts: row.spans.starts,
+            lens: row.spans.lens,
+            kinds: row.spans.kinds,
+        },
     };
     let settings = recipe.curriculum.settings(recipe.progress(step));
     (at.row, plan_row(&settings, &recipe.curriculum.context(step), &view))

@@ -91,6 +91,16 @@ def plan(settings, context, row):
     if k is None:
         words = draw(TOKEN_MASK)
         masked = {i for i in range(length) if open_[i] and words(i) < bernoulli(sigma)}
+    elif "mask_blocks" in settings:
+        words, first = draw(TOKEN_MASK), list(range(length))
+        free = 0
+        for start, n, kind in row["spans"]:
+            wanted = ["lines", "brackets"][kind] in settings["mask_blocks"]
+            # Open positions side by side are one run.
+            if wanted and n <= k and start >= free and all(open_[start : start + n]):
+                first[start : start + n] = [start] * n
+                free = start + n
+        masked = {i for i in range(length) if open_[i] and words(first[i]) < bernoulli(sigma)}
     else:
         words, threshold = draw(BLOCK_START), survival(1.0 - sigma, k)
         for i in range(length - k + 1):
@@ -115,6 +125,16 @@ SHAPES = [
     dict(length=1, prefix_len=0, valid_len=1, maskable=[[0, 1]]),
 ]
 
+SPANS = [  # start, tokens, kind (0: a line, 1: brackets); by start, the longest first
+    [0, 9, 0], [1, 7, 1], [3, 3, 1], [9, 12, 0], [10, 40, 1], [12, 5, 1], [12, 3, 1], [17, 4, 1],
+    [21, 5, 0], [26, 7, 0], [27, 5, 1], [33, 15, 0], [34, 2, 1], [36, 9, 1],
+]
+OVER_SPANS = [
+    dict(p1=0.3, p2=0.3, p3=1.0, block_sizes=[8, 64], mask_blocks="lines", sampling_eps=0.001, span_ratio=1.0),
+    dict(p1=0.1, p2=0.0, p3=0.8, block_sizes=[4, 8, 64], mask_blocks="brackets", sampling_eps=0.25, span_ratio=0.3),
+    dict(p1=0.0, p2=0.5, p3=0.9, block_sizes=[6, 16], mask_blocks=["lines", "brackets"], sampling_eps=0.1, span_ratio=1.0),
+]
+
 
 def cases():
     number = 0
@@ -122,6 +142,14 @@ def cases():
         for score_pads in (True, False):
             number += 1
             row = dict(row_key=number * 0x9E3779B97F4A7C15 % 2**64, epoch=number % 5, **shape)
+            seed = 17 if number % 2 else 2**63 + 5
+            context = dict(profile=profile, seed=seed, step=number * 101, score_pads=score_pads)
+            yield dict(settings=settings, context=context, row=row, plan=plan(settings, context, row))
+    for settings, shape, profile in itertools.product(OVER_SPANS, SHAPES[:3], ["coda-paper", "coda-repo"]):
+        for score_pads in (True, False):
+            number += 1
+            spans = [span for span in SPANS if span[0] + span[1] <= shape["valid_len"]]
+            row = dict(row_key=number * 0x9E3779B97F4A7C15 % 2**64, epoch=number % 5, **shape, spans=spans)
             seed = 17 if number % 2 else 2**63 + 5
             context = dict(profile=profile, seed=seed, step=number * 101, score_pads=score_pads)
             yield dict(settings=settings, context=context, row=row, plan=plan(settings, context, row))

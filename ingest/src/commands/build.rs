@@ -409,6 +409,7 @@ pub(super) fn build_failure(error: &BuildError) -> Failure {
                 .hint("this unfinished set cannot go on; --force begins it anew")
         }
         BuildError::Dedup(_) => Failure::from_error(Exit::Io, error),
+        BuildError::Spans(error) => Failure::from_error(Exit::Usage, error).hint(error.hint()),
         BuildError::Part(error) => {
             let exit = match error {
                 error if error.is_usage() => Exit::Usage,

@@ -3,7 +3,8 @@
 use clap::Args;
 use coda_cli::{Exit, Failure, human, print_json, print_text};
 use coda_ingest::tokenize::HfEncoder;
-use coda_shards::{Row, ShardSet};
+use coda_manifests::SpanKind;
+use coda_shards::{Row, ShardSet, SyntaxSpan};
 use serde::Serialize;
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -42,6 +43,9 @@ struct RowView<'a> {
     /// Whether the first segment goes on from the row before.
     continued: bool,
     maskable: Vec<[u32; 2]>,
+    /// Start, length and kind, in sets whose rows have spans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spans: Option<Vec<(u32, u32, &'static str)>>,
     tokens: &'a [u32],
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
@@ -74,11 +78,21 @@ impl Inspect {
             segments: row.segments,
             continued: continued(set, number, source.first_row)?,
             maskable,
+            spans: set.index().spans.map(|_| spans(&row)),
             tokens: row.tokens,
             text,
         };
         if self.json { print_json(&view) } else { print_text(&render(&view)) }
     }
+}
+
+/// The spans of a row's text, with the names of their kinds.
+fn spans(row: &Row<'_>) -> Vec<(u32, u32, &'static str)> {
+    let named = |span: SyntaxSpan| {
+        let kind = SpanKind::ALL.into_iter().find(|kind| kind.code() == span.kind)?;
+        Some((span.start, span.len, kind.name()))
+    };
+    row.spans.iter().filter_map(named).collect()
 }
 
 /// A row goes on from the one before when that one, of the same source, does not end a document.
@@ -109,6 +123,9 @@ fn render(view: &RowView<'_>) -> String {
     let from = if view.continued { " (the first goes on from the row before)" } else { "" };
     let _ = writeln!(out, "segments    {:?}{from}", view.segments);
     let _ = writeln!(out, "maskable    {:?} (start, length)", view.maskable);
+    if let Some(spans) = &view.spans {
+        let _ = writeln!(out, "spans       {spans:?} (start, length, kind)");
+    }
     match &view.text {
         Some(text) => {
             let _ = writeln!(out, "text\n{text}");
@@ -146,6 +163,9 @@ fn summary(set: &ShardSet) -> String {
     let _ = writeln!(out, "rejected     {} records", totals.rejected);
     let ids = index.specials;
     let _ = writeln!(out, "ids          eos {}, pad {}, mask {}", ids.eos, ids.pad, ids.mask);
+    if let Some(kinds) = index.spans {
+        let _ = writeln!(out, "spans        {kinds}");
+    }
     for source in &index.sources {
         let _ = writeln!(
             out,

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use coda_cli::{Exit, Failure, human, print_json, print_text};
+use coda_ingest::spans;
 use serde::Serialize;
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -37,8 +38,11 @@ struct Problem<'a> {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
-        let report =
-            coda_shards::verify(&self.dir).map_err(|error| super::shard_failure(&error))?;
+        let failure = |error| super::shard_failure(&error);
+        let mut report = coda_shards::verify(&self.dir).map_err(failure)?;
+        if report.is_sound() {
+            report.problems = spans::check(&self.dir).map_err(failure)?;
+        }
         let sound = report.is_sound();
         let dir = self.dir.display().to_string();
         if self.json {

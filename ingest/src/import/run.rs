@@ -114,6 +114,7 @@ pub fn import(options: &ImportOptions<'_>, recipe: &str) -> Result<Imported, Imp
         specials: options.specials,
         tokenizer: options.tokenizer,
         recipe,
+        spans: None,
         sources: vec![SetSource { name: options.name, license: options.license, origins: &[] }],
     };
     let (mut failed, mut ends_added) = (None, 0);

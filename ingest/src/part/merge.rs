@@ -5,6 +5,7 @@ use crate::{
     build::{BuildError, Built, SetPlan, SetSource, from_pipeline, put, write_set},
     pack::Overlong,
     pipeline::{Done, PipelineError, Place, RowPlan, Step, commit_steps},
+    spans::SpanFinder,
 };
 use coda_cli::{Progress, signals::Stop};
 use coda_manifests::Data;
@@ -129,12 +130,14 @@ impl Parts {
             return Err(PartError::Damaged { file: tokenizer, problem }.into());
         }
         let data = &first.data;
+        let spans = data.spans.map(|kinds| SpanFinder::new(kinds, &json)).transpose()?;
         let set = SetPlan {
             row_length: data.row_length,
             rows_per_shard: data.rows_per_shard,
             specials: first.specials,
             tokenizer: &tokenizer,
             recipe: &first.recipe,
+            spans: spans.as_ref(),
             sources: data
                 .sources
                 .iter()

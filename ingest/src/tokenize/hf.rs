@@ -168,7 +168,7 @@ fn is_control(token: &AddedToken) -> bool {
 }
 
 /// Whether a token is written as control tokens are.
-pub(super) fn is_control_text(text: &str) -> bool {
+pub(crate) fn is_control_text(text: &str) -> bool {
     text.starts_with('<') && text.ends_with('>')
 }
 

@@ -12,7 +12,9 @@ mod tokenizer;
 mod vocabulary;
 
 pub use chat::{ChatEncoder, ChatError, ChatRow, Message, Role};
+pub(crate) use fast::byte_characters;
 pub use fast::{FastEncoder, NotCovered};
+pub(crate) use hf::is_control_text;
 pub use hf::{HfEncoder, TokenizerError};
 pub use specials::{SpecialNames, Specials};
 pub use split::{PIECE_BYTES, QWEN2_PATTERN, pieces};

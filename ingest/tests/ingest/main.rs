@@ -15,4 +15,5 @@ mod parts;
 mod published;
 mod rendering;
 mod resuming;
+mod spans;
 mod tokenizing;

@@ -47,6 +47,7 @@ fn any_number_of_tasks_gives_the_bytes_of_one_process() {
     for (name, more) in [
         ("plain", &[][..]),
         ("budgets", &["data.sources.0.tokens=3000", "data.sources.1.tokens=900"]),
+        ("spans", &["data.spans=[lines, brackets]"]),
         ("best-fit", &["data.packing=best-fit", "data.rows_per_shard=13"]),
     ] {
         let whole = place.build(&format!("whole-{name}"), 2, more);

@@ -1,7 +1,9 @@
 //! Schedules that could not be drawn from, and sources that do not exist.
 
 use super::{Checked, problem, require, share};
-use crate::{ConditionedSpan, Hold, Manifest, Schedule, Stage, load::nearest};
+use crate::{
+    ConditionedSpan, Hold, Manifest, MaskBlocks, Schedule, SpanKinds, Stage, load::nearest,
+};
 
 /// The keys that a source may have for itself.
 struct Schedules<'a> {
@@ -29,6 +31,7 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
             "only rows of stage post have prompts".to_owned()
         })?;
     }
+    check_blocks("curriculum", curriculum.mask_blocks, manifest.data.spans)?;
     let names: Vec<&str> =
         manifest.data.sources.iter().map(|source| source.name.as_str()).collect();
     for (name, own) in &curriculum.sources {
@@ -56,6 +59,10 @@ pub(super) fn check(manifest: &Manifest) -> Checked {
             "0 measures no loss during the run, which a schedule with a hold waits for".to_owned()
         })?;
     }
+    for (name, own) in &curriculum.sources {
+        let key = format!("curriculum.sources.{name}");
+        check_blocks(&key, own.mask_blocks, manifest.data.spans)?;
+    }
     Ok(())
 }
 
@@ -67,6 +74,17 @@ impl Schedules<'_> {
             || holds(self.sampling_eps)
             || self.block_sizes.is_some_and(|schedule| schedule.hold().is_some())
     }
+}
+
+/// Blocks can follow only what ingest notes.
+fn check_blocks(key: &str, blocks: Option<MaskBlocks>, noted: Option<SpanKinds>) -> Checked {
+    let wanted = blocks.and_then(MaskBlocks::spans);
+    let Some(missing) = wanted.and_then(|wanted| wanted.missing_in(noted)) else { return Ok(()) };
+    let name = missing.name();
+    let message = format!("blocks are to follow {name}, but data.spans does not have them noted");
+    Err(problem(format!("{key}.mask_blocks"), message).hint(&format!(
+        "set `data.spans: {name}` and ingest again; a set without spans stays as it is"
+    )))
 }
 
 fn check_schedules(key: &str, schedules: &Schedules<'_>) -> Checked {

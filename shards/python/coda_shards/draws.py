@@ -32,6 +32,8 @@ PURPOSES = {
     "MdlmMask": 67,
     "Bd3lmTime": 68,
     "Bd3lmMask": 69,
+    "LladaShortGate": 70,
+    "LladaShortLength": 71,
 }
 
 _LOW = np.uint64(0xFFFF_FFFF)

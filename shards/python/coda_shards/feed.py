@@ -45,6 +45,8 @@ class Batch:
     """The ids of end, pad and mask."""
     sources: tuple[str, ...]
     """The names of the set's sources; `rows.source` counts them."""
+    spans: tuple[str, ...] = ()
+    """The kinds of spans that the rows have."""
 
     def of(self, places: NDArray[np.int64]) -> Batch:
         """Some of the rows, each still in its slot of the global batch."""
@@ -135,4 +137,5 @@ class Batches:
             seed=self.seed,
             specials=self.shards.specials,
             sources=self._sources,
+            spans=self.shards.layout.spans,
         )

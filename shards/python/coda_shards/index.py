@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coda_shards.errors import ShardError
+from coda_shards.spans import kinds_of
 
-FORMAT, VERSION = "coda-shards", 1
+FORMAT, VERSIONS = "coda-shards", (1, 2)
 BATCH_TOKENS = 2**21
 
 _DAMAGED = "the file is damaged or was edited: build the set again, or copy it again and whole"
@@ -59,6 +60,8 @@ class Index:
     rows_per_shard: int
     rows_per_batch: int
     specials: Specials
+    spans: tuple[str, ...]
+    """The kinds of spans that rows have; none in a set of version 1."""
     sources: tuple[Source, ...]
     shards: tuple[ShardEntry, ...]
 
@@ -86,8 +89,8 @@ def read_index(directory: Path) -> Index:
         raise ShardError(path, f"is not JSON: {error}", _DAMAGED) from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise ShardError(path, f'has no "format": "{FORMAT}"', "is this the index of a shard set?")
-    if raw.get("format_version") != VERSION:
-        problem = f"format_version is {raw.get('format_version')!r}, this reader knows {VERSION}"
+    if raw.get("format_version") not in VERSIONS:
+        problem = f"format_version is {raw.get('format_version')!r}, this reader knows 1 and 2"
         raise ShardError(path, problem, "install the coda_shards of the toolkit that wrote the set")
     try:
         index = _typed(raw)
@@ -135,6 +138,9 @@ def _typed(raw: dict[str, Any]) -> Index:
     ):
         if type(text) is not str:
             raise ValueError(f"a hash is {text!r}")
+    spans = kinds_of(raw["spans"]) if raw["format_version"] == 2 or "spans" in raw else ()
+    if raw["format_version"] != (2 if spans else 1):
+        raise ValueError(f"format_version {raw['format_version']} does not fit spans {spans}")
     return Index(
         raw,
         row_length=_number(raw, "row_length"),
@@ -142,6 +148,7 @@ def _typed(raw: dict[str, Any]) -> Index:
         rows_per_shard=_number(raw, "rows_per_shard"),
         rows_per_batch=_number(raw, "rows_per_batch"),
         specials=specials,
+        spans=spans,
         sources=sources,
         shards=shards,
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coda_shards.errors import ShardError
 from coda_shards.index import Index, ShardEntry
 from coda_shards.rows import Ids, Row
+from coda_shards.spans import KINDS
 
 # What pyarrow raises for bytes that are no Arrow; names that are no UTF-8 are a ValueError.
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
@@ -23,7 +24,7 @@ class Columns:
 
     def __init__(self, batch: pa.RecordBatch, first_row: int) -> None:
         self.first_row = first_row
-        tokens, segments, row_key, source, prefix_len, valid_len, maskable = batch.columns
+        tokens, segments, row_key, source, prefix_len, valid_len, maskable, *spans = batch.columns
         self.tokens = _view(tokens.flatten()).reshape(-1, tokens.type.list_size)
         self.row_key: NDArray[np.uint64] = _view(row_key)
         self.source: NDArray[np.uint16] = _view(source)
@@ -32,6 +33,10 @@ class Columns:
         self._starts, self._segments = _view(segments.offsets), _view(segments.values)
         self._spans = _view(maskable.offsets)
         self._span = [_view(maskable.values.field(number)) for number in (0, 1)]
+        self._syntax: tuple[NDArray[Any], list[NDArray[Any]]] | None = None
+        for column in spans:
+            parts = [_view(column.values.field(number)) for number in (0, 1, 2)]
+            self._syntax = (_view(column.offsets), parts)
 
     def segments(self, place: int) -> Ids:
         """Where the documents of a row start."""
@@ -41,6 +46,14 @@ class Columns:
         """Start and length of a row's spans, a small copy."""
         here = slice(self._spans[place], self._spans[place + 1])
         return np.stack([column[here] for column in self._span], axis=1)
+
+    def spans(self, place: int) -> NDArray[np.uint32]:
+        """Start, length and kind of the spans of a row's text, a small copy."""
+        if self._syntax is None:
+            return np.empty((0, 3), dtype=np.uint32)
+        ends, parts = self._syntax
+        here = slice(ends[place], ends[place + 1])
+        return np.stack([part[here].astype(np.uint32) for part in parts], axis=1)
 
     def row(self, number: int, place: int) -> Row:
         """One row."""
@@ -53,12 +66,15 @@ class Columns:
             prefix_len=int(self.prefix_len[place]),
             valid_len=int(self.valid_len[place]),
             maskable=self.maskable(place),
+            spans=self.spans(place),
         )
 
     def problem(self, sources: int) -> str | None:
         """The first thing for which the small columns cannot be trusted to be read at all."""
         length = self.tokens.shape[1]
-        offsets = ((self._starts, self._segments), (self._spans, self._span[0]))
+        offsets = [(self._starts, self._segments), (self._spans, self._span[0])]
+        if self._syntax is not None:
+            offsets.append((self._syntax[0], self._syntax[1][0]))
         for ends, values in offsets:
             if ends[0] != 0 or ends[-1] != len(values) or (np.diff(ends) < 0).any():
                 return "the offsets of a list do not ascend from 0 to the length of its values"
@@ -73,6 +89,12 @@ class Columns:
         ends_of_spans = self._span[0].astype(np.int64) + self._span[1]
         if (ends_of_spans > length).any():
             return f"a maskable span ends after {length}"
+        if self._syntax is not None:
+            starts, lengths, kinds = self._syntax[1]
+            if (starts.astype(np.int64) + lengths > length).any():
+                return f"a span of the text ends after {length}"
+            if (kinds >= len(KINDS)).any():
+                return f"a kind of spans is not below {len(KINDS)}"
         return None
 
 
@@ -137,7 +159,7 @@ class MappedShard:
 
     def _problem_of_schema(self, found: pa.Schema) -> str | None:
         """In what the schema is not that of a shard of this set."""
-        wanted = columns_of(self._index.row_length)
+        wanted = columns_of(self._index.row_length, bool(self._index.spans))
         if found.names != list(wanted):
             return f"has the columns {found.names}, expected {list(wanted)}"
         for name, kind in wanted.items():
@@ -157,29 +179,34 @@ class MappedShard:
         return ShardError(self._path, problem, _DAMAGED)
 
 
-def columns_of(row_length: int) -> dict[str, pa.DataType]:
+def columns_of(row_length: int, spans: bool) -> dict[str, pa.DataType]:
     """The columns of a shard."""
 
     def item(kind: pa.DataType) -> pa.Field:
         return pa.field("item", kind, nullable=False)
 
     word = pa.uint32()
-    span = pa.struct([pa.field(name, word, nullable=False) for name in ("start", "len")])
-    return {
+    pair = [pa.field(name, word, nullable=False) for name in ("start", "len")]
+    kind = pa.field("kind", pa.uint8(), nullable=False)
+    columns = {
         "tokens": pa.list_(item(word), row_length),
         "segments": pa.list_(item(word)),
         "row_key": pa.uint64(),
         "source": pa.uint16(),
         "prefix_len": word,
         "valid_len": word,
-        "maskable": pa.list_(item(span)),
+        "maskable": pa.list_(item(pa.struct(pair))),
     }
+    if spans:
+        columns["spans"] = pa.list_(item(pa.struct([*pair, kind])))
+    return columns
 
 
 def metadata_of(index: Index) -> dict[str, str]:
     """The metadata of a shard's schema."""
+    spans = {"coda.spans": ",".join(index.spans)} if index.spans else {}
     return {
-        "coda.format_version": "1",
+        "coda.format_version": str(index.raw["format_version"]),
         "coda.id_bits": "32",
         "coda.row_length": str(index.row_length),
         "coda.tokenizer": str(index.raw["files"]["tokenizer.json"]["blake3"]),
@@ -187,4 +214,5 @@ def metadata_of(index: Index) -> dict[str, str]:
         "coda.pad": str(index.specials.pad),
         "coda.mask": str(index.specials.mask),
         "coda.manifest_hash": str(index.raw["manifest_hash"]),
+        **spans,
     }

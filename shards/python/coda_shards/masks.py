@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_shards.draws import Stream, survival_threshold, threshold
+from coda_shards.spans import KINDS, Span, kinds_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Settings:
     sampling_eps: float
     span_ratio: float
     score_pads: bool
+    mask_blocks: str | Sequence[str] = "tokens"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Shape:
     prefix_len: int
     valid_len: int
     maskable: Sequence[tuple[int, int]]
+    spans: Sequence[Span] = ()
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,11 @@ def plan(settings: Settings, row: Shape, epoch: int) -> Plan:
     allowed[valid:] = settings.score_pads and settings.p2 <= 0.0
     allowed[:prefix] = False
 
-    if block_size is None:
-        masked = allowed & (draw("TokenMask").words(row.length) < threshold(sigma))
+    if block_size is None or settings.mask_blocks != "tokens":
+        words = draw("TokenMask").words(row.length)
+        if block_size is not None:
+            words = words[_firsts(row, allowed, kinds_of(settings.mask_blocks), block_size)]
+        masked = allowed & (words < threshold(sigma))
     else:
         words = draw("BlockStart").words(row.length)
         starts = words >= survival_threshold(1.0 - sigma, block_size)
@@ -113,6 +119,21 @@ def _blocks(allowed: NDArray[np.bool_], starts: NDArray[np.bool_], k: int) -> ND
             if start + k <= end:
                 masked[start : start + k] = True
     return masked
+
+
+def _firsts(
+    row: Shape, allowed: NDArray[np.bool_], kinds: Sequence[str], longest: int
+) -> NDArray[np.int64]:
+    """For every position the first one of its block, or itself outside of blocks."""
+    firsts = np.arange(row.length)
+    free = 0
+    for start, length, kind in row.spans:
+        here = slice(start, start + length)
+        wanted = KINDS[kind] in kinds and length <= longest
+        if wanted and start >= free and allowed[here].all():
+            firsts[here] = start
+            free = start + length
+    return firsts
 
 
 def _runs(allowed: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

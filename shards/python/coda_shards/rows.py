@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,15 @@ class Row:
     """Tokens before the padding."""
     maskable: NDArray[np.uint32]
     """`[n, 2]`: start and length of the spans in which tokens may be masked."""
+    spans: NDArray[np.uint32] = field(default_factory=lambda: np.empty((0, 3), dtype=np.uint32))
+    """`[n, 3]`: start, length and kind of the spans of its text; none in a set without them."""
 
     @property
     def shape(self) -> Shape:
         """The row without its tokens, as `masks.plan` wants it."""
         spans = [(start, length) for start, length in self.maskable.tolist()]
-        return Shape(len(self.tokens), self.row_key, self.prefix_len, self.valid_len, spans)
+        text = [(start, length, kind) for start, length, kind in self.spans.tolist()]
+        return Shape(len(self.tokens), self.row_key, self.prefix_len, self.valid_len, spans, text)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Rows:
     """`n` arrays of starts."""
     maskable: list[NDArray[np.uint32]]
     """`n` arrays `[spans, 2]` of start and length."""
+    spans: list[NDArray[np.uint32]]
+    """`n` arrays `[spans, 3]` of start, length and kind."""
 
     def __len__(self) -> int:
         return len(self.number)
@@ -80,6 +85,7 @@ class Rows:
             valid_len=self.valid_len[places],
             segments=[self.segments[place] for place in places],
             maskable=[self.maskable[place] for place in places],
+            spans=[self.spans[place] for place in places],
         )
 
     def segment_ids(self, valid_len: NDArray[np.int64] | None = None) -> NDArray[np.int32]:

@@ -112,6 +112,7 @@ class ShardSet:
             valid_len=np.array([c.valid_len[at] for c, at in found], dtype=np.uint32),
             segments=[c.segments(at) for c, at in found],
             maskable=[c.maskable(at) for c, at in found],
+            spans=[c.spans(at) for c, at in found],
         )
 
     def verify(self) -> None:

@@ -23,6 +23,7 @@ from coda_shards.keys import row_key
 from coda_shards.masks import Shape
 from coda_shards.rows import Row
 from coda_shards.shard_set import ShardSet
+from coda_shards.spans import KINDS, kinds_of, spans_of, token_bytes
 
 BLOCK = 2**20
 BATCH_TOKENS = 2**21
@@ -52,8 +53,10 @@ def verify(directory: str | os.PathLike[str]) -> ShardSet:
         table = _map(path / entry["file"], index, entry["rows"])
         rows.extend(_rows(table, len(rows)))
     same(f"{path}: rows", len(rows), index["rows"])
+    table_of = _token_bytes(path, index)
     for found in rows:
         _check_row(found, index)
+        _check_spans(found, index, table_of)
         _check_reader(found, shards[found.number])
     _check_sources(rows, index)
     return shards
@@ -85,8 +88,14 @@ def _index(directory: Path) -> dict[str, Any]:
     data = (directory / "index.json").read_bytes()
     index: dict[str, Any] = json.loads(data)
     where = f"{directory / 'index.json'}"
-    same(f"{where}: format", (index["format"], index["format_version"]), ("coda-shards", 1))
-    same(f"{where}: keys", list(index), INDEX_KEYS)
+    version = 2 if "spans" in index else 1
+    same(f"{where}: format", (index["format"], index["format_version"]), ("coda-shards", version))
+    keys = list(INDEX_KEYS)
+    if version == 2:
+        keys.insert(keys.index("specials") + 1, "spans")
+        kinds = list(kinds_of(index["spans"]))
+        same(f"{where}: spans", index["spans"], kinds if len(kinds) > 1 else kinds[0])
+    same(f"{where}: keys", list(index), keys)
     canonical = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
     holds(f"{where}: the bytes are canonical", data == canonical.encode())
     blank = data.replace(index["fingerprint"].encode(), b"", 1)
@@ -179,12 +188,15 @@ def _check_schema(path: Path, schema: pa.Schema, index: dict[str, Any]) -> None:
         "valid_len": word,
         "maskable": pa.list_(item(span)),
     }
+    if "spans" in index:
+        kind = pa.field("kind", pa.uint8(), nullable=False)
+        wanted["spans"] = pa.list_(item(pa.struct([*span, kind])))
     # As text: Arrow's own equality forgives the names of list items.
     columns = [str(pa.field(name, kind, nullable=False)) for name, kind in wanted.items()]
     same_sequence(f"{path}: columns", [str(field) for field in schema], columns)
     specials = index["specials"]
     metadata = {
-        "coda.format_version": "1",
+        "coda.format_version": str(index["format_version"]),
         "coda.id_bits": "32",
         "coda.row_length": str(index["row_length"]),
         "coda.tokenizer": index["files"]["tokenizer.json"]["blake3"],
@@ -193,6 +205,8 @@ def _check_schema(path: Path, schema: pa.Schema, index: dict[str, Any]) -> None:
         "coda.mask": str(specials["mask"]),
         "coda.manifest_hash": index["manifest_hash"],
     }
+    if "spans" in index:
+        metadata["coda.spans"] = ",".join(kinds_of(index["spans"]))
     found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     same(f"{path}: metadata of the schema", found, metadata)
 
@@ -207,9 +221,14 @@ def _rows(table: pa.Table, first: int) -> Iterator[_Found]:
         ids = batch.column("tokens").flatten().to_numpy(zero_copy_only=True).reshape(-1, length)
         names = ("segments", "row_key", "source", "prefix_len", "valid_len", "maskable")
         columns = [batch.column(name).to_pylist() for name in names]
-        for tokens, segments, key, source, prefix_len, valid_len, maskable in zip(ids, *columns):
+        has_spans = "spans" in batch.schema.names
+        texts = batch.column("spans").to_pylist() if has_spans else [[]] * batch.num_rows
+        for tokens, segments, key, source, prefix_len, valid_len, maskable, text in zip(
+            ids, *columns, texts
+        ):
             spans = [(span["start"], span["len"]) for span in maskable]
-            shape = Shape(length, key, prefix_len, valid_len, spans)
+            found = [(span["start"], span["len"], span["kind"]) for span in text]
+            shape = Shape(length, key, prefix_len, valid_len, spans, found)
             yield _Found(number, tokens, segments, source, shape)
             number += 1
 
@@ -231,6 +250,31 @@ def _check_row(row: _Found, index: dict[str, Any]) -> None:
         holds(f"{where}: span {start}+{length} of maskable", start >= end and length > 0)
         end = start + length
     holds(f"{where}: maskable lies within the row", end <= shape.length)
+
+
+def _token_bytes(directory: Path, index: dict[str, Any]) -> dict[int, bytes] | None:
+    """The bytes of the tokens; none for a set without spans, and for one whose tokenizer has no
+    vocabulary, as those of some tests."""
+    tokenizer = json.loads((directory / "tokenizer.json").read_bytes())
+    if "spans" not in index or "model" not in tokenizer:
+        return None
+    return token_bytes(tokenizer)
+
+
+def _check_spans(row: _Found, index: dict[str, Any], table: dict[int, bytes] | None) -> None:
+    """The spans of a row are those of its text."""
+    where, shape = f"row {row.number}: spans of the text", row.shape
+    ordered = sorted(shape.spans, key=lambda span: (span[0], -span[1], span[2]))
+    same(f"{where} are in order", list(shape.spans), ordered)
+    for start, length, kind in shape.spans:
+        fits = length >= 2 and start + length <= shape.valid_len
+        holds(f"{where}: {start}+{length} has two tokens or more before the padding", fits)
+        named = kinds_of(index["spans"])
+        holds(f"{where}: kind {kind}", kind < len(KINDS) and KINDS[kind] in named)
+    if table is not None:
+        tokens = row.tokens[: shape.valid_len].tolist()
+        wanted = spans_of(tokens, row.segments, kinds_of(index["spans"]), table)
+        same_sequence(where, list(shape.spans), wanted)
 
 
 def _check_sources(rows: list[_Found], index: dict[str, Any]) -> None:

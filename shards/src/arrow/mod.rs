@@ -8,7 +8,7 @@ mod stream;
 
 pub(crate) use stream::RowStream;
 
-use crate::{RowBuf, index::Index};
+use crate::{RowBuf, SyntaxSpan, SyntaxSpans, index::Index};
 use arrow_format::ipc::{MessageHeaderRef, MessageRef, RecordBatchRef, planus::ReadAsRoot as _};
 use arrow2::{
     array::{Array, FixedSizeListArray, ListArray, PrimitiveArray, StructArray},
@@ -45,9 +45,17 @@ fn span_type() -> DataType {
     ])
 }
 
+fn syntax_span_type() -> DataType {
+    DataType::Struct(vec![
+        Field::new("start", DataType::UInt32, false),
+        Field::new("len", DataType::UInt32, false),
+        Field::new("kind", DataType::UInt8, false),
+    ])
+}
+
 /// The schema of every shard of a set.
 fn schema(index: &Index) -> Schema {
-    let fields = vec![
+    let mut fields = vec![
         Field::new("tokens", tokens_type(index.row_length), false),
         Field::new("segments", list_of(DataType::UInt32), false),
         Field::new("row_key", DataType::UInt64, false),
@@ -56,6 +64,10 @@ fn schema(index: &Index) -> Schema {
         Field::new("valid_len", DataType::UInt32, false),
         Field::new("maskable", list_of(span_type()), false),
     ];
+    if index.spans.is_some() {
+        fields.push(Field::new("spans", list_of(syntax_span_type()), false));
+    }
+    let spans = index.spans.map(|kinds| ("coda.spans", kinds.to_string()));
     let metadata = [
         ("coda.format_version", index.format_version.to_string()),
         ("coda.id_bits", index.id_bits.to_string()),
@@ -66,8 +78,9 @@ fn schema(index: &Index) -> Schema {
         ("coda.mask", index.specials.mask.to_string()),
         ("coda.manifest_hash", index.manifest_hash.clone()),
     ];
-    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
-    Schema { fields, metadata: metadata.into() }
+    let metadata = metadata.into_iter().chain(spans);
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).collect();
+    Schema { fields, metadata }
 }
 
 /// The columns of a record batch that is being filled.
@@ -83,6 +96,35 @@ pub(crate) struct Columns {
     span_ends: Vec<i32>,
     span_starts: Vec<u32>,
     span_lens: Vec<u32>,
+    syntax: SyntaxColumns,
+}
+
+/// The spans of the text of a record batch that is being filled.
+#[derive(Default)]
+struct SyntaxColumns {
+    ends: Vec<i32>,
+    starts: Vec<u32>,
+    lens: Vec<u32>,
+    kinds: Vec<u8>,
+}
+
+impl SyntaxColumns {
+    fn push(&mut self, spans: &[SyntaxSpan]) {
+        self.starts.extend(spans.iter().map(|span| span.start));
+        self.lens.extend(spans.iter().map(|span| span.len));
+        self.kinds.extend(spans.iter().map(|span| span.kind));
+        self.ends.push(end(self.starts.len()));
+    }
+
+    fn into_array(self) -> Box<dyn Array> {
+        let parts = vec![plain(self.starts), plain(self.lens), plain(self.kinds)];
+        let spans = StructArray::new(syntax_span_type(), parts, None).boxed();
+        list(syntax_span_type(), &self.ends, spans)
+    }
+}
+
+fn end(values: usize) -> i32 {
+    i32::try_from(values).expect("a batch has under 2^31 entries")
 }
 
 impl Columns {
@@ -91,7 +133,6 @@ impl Columns {
     }
 
     pub(crate) fn push(&mut self, row: &RowBuf) {
-        let end = |values: usize| i32::try_from(values).expect("a batch has under 2^31 entries");
         self.tokens.extend_from_slice(&row.tokens);
         self.segments.extend_from_slice(&row.segments);
         self.segment_ends.push(end(self.segments.len()));
@@ -102,17 +143,22 @@ impl Columns {
         self.span_starts.extend(row.maskable.iter().map(|span| span.start));
         self.span_lens.extend(row.maskable.iter().map(|span| span.len));
         self.span_ends.push(end(self.span_starts.len()));
+        self.syntax.push(&row.spans);
     }
 
     /// The columns as arrays, and once more the ids: with [`Columns::restart`] their memory is used
     /// again. Fresh memory of some megabytes costs about as much as filling it.
-    fn take_chunk(&mut self, row_length: u32) -> (Chunk<Box<dyn Array>>, Buffer<u32>) {
+    fn take_chunk(
+        &mut self,
+        row_length: u32,
+        has_spans: bool,
+    ) -> (Chunk<Box<dyn Array>>, Buffer<u32>) {
         let taken = std::mem::take(self);
         let ids = Buffer::from(taken.tokens);
         let tokens = PrimitiveArray::new(DataType::UInt32, ids.clone(), None).boxed();
         let spans = vec![plain(taken.span_starts), plain(taken.span_lens)];
         let spans = StructArray::new(span_type(), spans, None).boxed();
-        let chunk = Chunk::new(vec![
+        let mut arrays = vec![
             FixedSizeListArray::new(tokens_type(row_length), tokens, None).boxed(),
             list(DataType::UInt32, &taken.segment_ends, plain(taken.segments)),
             plain(taken.row_keys),
@@ -120,8 +166,11 @@ impl Columns {
             plain(taken.prefix_lens),
             plain(taken.valid_lens),
             list(span_type(), &taken.span_ends, spans),
-        ]);
-        (chunk, ids)
+        ];
+        if has_spans {
+            arrays.push(taken.syntax.into_array());
+        }
+        (Chunk::new(arrays), ids)
     }
 
     /// Takes the memory of a chunk that is gone for the next one.
@@ -147,18 +196,20 @@ fn list(item: DataType, ends: &[i32], values: Box<dyn Array>) -> Box<dyn Array> 
 pub(crate) struct Encoder<W: Write> {
     writer: write::FileWriter<W>,
     row_length: u32,
+    has_spans: bool,
 }
 
 impl<W: Write> Encoder<W> {
     pub(crate) fn new(sink: W, index: &Index) -> io::Result<Self> {
         let options = write::WriteOptions { compression: None };
         let writer = write::FileWriter::try_new(sink, schema(index), None, options);
-        Ok(Self { writer: writer.map_err(io_error)?, row_length: index.row_length })
+        let (row_length, has_spans) = (index.row_length, index.spans.is_some());
+        Ok(Self { writer: writer.map_err(io_error)?, row_length, has_spans })
     }
 
     /// Writes a record batch and empties the columns.
     pub(crate) fn write(&mut self, columns: &mut Columns) -> io::Result<()> {
-        let (chunk, ids) = columns.take_chunk(self.row_length);
+        let (chunk, ids) = columns.take_chunk(self.row_length, self.has_spans);
         self.writer.write(&chunk, None).map_err(io_error)?;
         drop(chunk);
         columns.restart(ids);
@@ -191,6 +242,15 @@ pub(crate) struct Batch {
     span_offsets: Buffer<i32>,
     span_starts: Buffer<u32>,
     span_lens: Buffer<u32>,
+    syntax: Option<SyntaxBuffers>,
+}
+
+/// The spans of the text of a record batch.
+struct SyntaxBuffers {
+    offsets: Buffer<i32>,
+    starts: Buffer<u32>,
+    lens: Buffer<u32>,
+    kinds: Buffer<u8>,
 }
 
 impl Batch {
@@ -206,6 +266,18 @@ impl Batch {
             valid_len: self.valid_lens[i],
             maskable_starts: &self.span_starts[spans.clone()],
             maskable_lens: &self.span_lens[spans],
+            spans: self.syntax.as_ref().map(|syntax| syntax.row(i)).unwrap_or_default(),
+        }
+    }
+}
+
+impl SyntaxBuffers {
+    fn row(&self, i: usize) -> SyntaxSpans<'_> {
+        let entries = entries(&self.offsets, i);
+        SyntaxSpans {
+            starts: &self.starts[entries.clone()],
+            lens: &self.lens[entries.clone()],
+            kinds: &self.kinds[entries],
         }
     }
 }
@@ -256,7 +328,7 @@ where
         let rows = usize::try_from((rows - number as u64 * per_batch).min(per_batch))
             .map_err(|error| fault(error.to_string()))?;
         let place = (block.offset, i64::from(block.meta_data_length), block.body_length);
-        check_batch(bytes, place, rows, index.row_length as usize).map_err(fault)?;
+        check_batch(bytes, place, rows, index).map_err(fault)?;
         // SAFETY: `check_batch` has found, for this batch of this very schema, that there are no
         // nulls and no compression, that every buffer lies inside the file and holds as many values
         // as its field says, and that list offsets ascend from 0 to the length of their values.
@@ -283,9 +355,27 @@ fn batch(chunk: &Chunk<Box<dyn Array>>, row_length: usize, rows: usize) -> Optio
         let offsets = list.offsets().buffer();
         (offsets.len() == rows + 1).then(|| (offsets.clone(), list.values().as_ref()))
     }
-    let [tokens, segments, row_keys, sources, prefix_lens, valid_lens, spans] = chunk.arrays()
+    let [tokens, segments, row_keys, sources, prefix_lens, valid_lens, spans, syntax @ ..] =
+        chunk.arrays()
     else {
         return None;
+    };
+    let syntax = match syntax {
+        [] => None,
+        [syntax] => {
+            let (offsets, spans) = list(syntax.as_ref(), rows)?;
+            let [starts, lens, kinds] = spans.as_any().downcast_ref::<StructArray>()?.values()
+            else {
+                return None;
+            };
+            Some(SyntaxBuffers {
+                offsets,
+                starts: plain(starts.as_ref(), spans.len())?,
+                lens: plain(lens.as_ref(), spans.len())?,
+                kinds: plain(kinds.as_ref(), spans.len())?,
+            })
+        }
+        _ => return None,
     };
     let tokens = tokens.as_any().downcast_ref::<FixedSizeListArray>()?;
     let (segment_offsets, segments) = list(segments.as_ref(), rows)?;
@@ -305,6 +395,7 @@ fn batch(chunk: &Chunk<Box<dyn Array>>, row_length: usize, rows: usize) -> Optio
         span_offsets,
         span_starts: plain(starts.as_ref(), spans.len())?,
         span_lens: plain(lens.as_ref(), spans.len())?,
+        syntax,
     })
 }
 
@@ -313,7 +404,7 @@ fn check_batch(
     bytes: &[u8],
     (offset, meta, body): (i64, i64, i64),
     rows: usize,
-    row_length: usize,
+    index: &Index,
 ) -> Result<(), String> {
     let meta_range = range(offset, meta)?;
     let message = bytes.get(meta_range.clone()).ok_or("its message lies outside the file")?;
@@ -337,7 +428,7 @@ fn check_batch(
     let product = |a: usize, b: usize| a.checked_mul(b).ok_or("a length overflows");
     // tokens
     walk.field(rows)?;
-    walk.values(product(rows, row_length)?, 4)?;
+    walk.values(product(rows, index.row_length as usize)?, 4)?;
     // segments
     let segments = walk.list(rows)?;
     walk.values(segments, 4)?;
@@ -350,6 +441,13 @@ fn check_batch(
     walk.field(spans)?;
     walk.values(spans, 4)?;
     walk.values(spans, 4)?;
+    if index.spans.is_some() {
+        let spans = walk.list(rows)?;
+        walk.field(spans)?;
+        for width in [4, 4, 1] {
+            walk.values(spans, width)?;
+        }
+    }
     walk.end()
 }
 

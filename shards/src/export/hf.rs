@@ -30,9 +30,7 @@ pub fn write_hf(
         let path = dir.path().join(&name);
         let error = |e| FileError::new("write", &path, e);
         let sink = Output::create(path.clone())?;
-        let mut stream =
-            RowStream::new(sink, index.row_length, index.rows_per_batch, &names, index.specials)
-                .map_err(error)?;
+        let mut stream = RowStream::new(sink, index, &names).map_err(error)?;
         for number in ranges.clone().into_iter().flatten() {
             stream.push(&set.row(number)?).map_err(error)?;
             done.rows += 1;

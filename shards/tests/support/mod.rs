@@ -2,8 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its own part")]
 
+use coda_manifests::{SpanKind, SpanKinds};
 use coda_shards::{
-    Index, RowBuf, ShardWriter, SourceReport, Span, Specials, WriterOptions, row_key,
+    Index, RowBuf, ShardWriter, SourceReport, Span, Specials, SyntaxSpan, WriterOptions, row_key,
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -40,7 +41,16 @@ pub fn row(source: u16, name: &str, ordinal: u64, length: u32) -> RowBuf {
     } else {
         vec![Span { start: 0, len: length }]
     };
-    RowBuf { tokens, segments, row_key: key, source, prefix_len, valid_len, maskable }
+    RowBuf {
+        tokens,
+        segments,
+        row_key: key,
+        source,
+        prefix_len,
+        valid_len,
+        maskable,
+        spans: Vec::new(),
+    }
 }
 
 pub fn options(dir: &Path, names: &[&str], length: u32, per_shard: u32) -> WriterOptions {
@@ -50,6 +60,7 @@ pub fn options(dir: &Path, names: &[&str], length: u32, per_shard: u32) -> Write
         row_length: length,
         rows_per_shard: per_shard,
         specials: Specials { eos: EOS, pad: PAD, mask: MASK },
+        spans: None,
         tokenizer,
         manifest_hash: "0123abcd".to_owned(),
         sources: names.iter().map(|&name| name.to_owned()).collect(),
@@ -83,16 +94,64 @@ pub fn rows(sources: &[(&str, u64)], length: u32) -> Vec<RowBuf> {
 /// Writes a set into `work/set`.
 pub fn write(work: &Path, sources: &[(&str, u64)], length: u32, per_shard: u32) -> Index {
     let names: Vec<&str> = sources.iter().map(|&(name, _)| name).collect();
-    let options = options(work, &names, length, per_shard);
+    write_rows(work, options(work, &names, length, per_shard), &rows(sources, length))
+}
+
+fn write_rows(work: &Path, options: WriterOptions, rows: &[RowBuf]) -> Index {
+    let names = options.sources.clone();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut writer = ShardWriter::create(work.join("set"), options).unwrap();
-    for row in rows(sources, length) {
-        writer.push(&row).unwrap();
+    for row in rows {
+        writer.push(row).unwrap();
     }
     for name in &names {
         let reject = BTreeMap::from([("source", *name), ("reason", "not_utf8")]);
         writer.push_reject(&reject).unwrap();
     }
     writer.finish(reports(&names)).unwrap()
+}
+
+/// Some lines and some nested pairs of brackets in each document of a row.
+pub fn spans(row: &RowBuf) -> Vec<SyntaxSpan> {
+    let mut spans = Vec::new();
+    let ends = row.segments.iter().skip(1).copied().chain([row.valid_len]);
+    for (&start, end) in row.segments.iter().zip(ends) {
+        let mut from = start;
+        while from < end {
+            let len = 1 + u32::try_from(noise(row.row_key, u64::from(from)) % 6).unwrap();
+            let len = len.min(end - from);
+            let mut push = |start, len, kind: SpanKind| {
+                if len >= 2 {
+                    spans.push(SyntaxSpan { start, len, kind: kind.code() });
+                }
+            };
+            push(from, len, SpanKind::Lines);
+            push(from, len.saturating_sub(1), SpanKind::Brackets);
+            push(from + 1, len.saturating_sub(3), SpanKind::Brackets);
+            from += len;
+        }
+    }
+    spans.sort_by_key(|span| (span.start, u32::MAX - span.len, span.kind));
+    spans
+}
+
+/// The rows of [`rows`] with [`spans`].
+pub fn rows_with_spans(sources: &[(&str, u64)], length: u32) -> Vec<RowBuf> {
+    let rows = rows(sources, length).into_iter();
+    rows.map(|row| RowBuf { spans: spans(&row), ..row }).collect()
+}
+
+/// As [`write`], with the spans.
+pub fn write_with_spans(
+    work: &Path,
+    sources: &[(&str, u64)],
+    length: u32,
+    per_shard: u32,
+) -> Index {
+    let names: Vec<&str> = sources.iter().map(|&(name, _)| name).collect();
+    let options = options(work, &names, length, per_shard);
+    let options = WriterOptions { spans: SpanKinds::new(SpanKind::ALL), ..options };
+    write_rows(work, options, &rows_with_spans(sources, length))
 }
 
 /// Every file of a directory with its bytes.

@@ -2,7 +2,7 @@
 
 use super::{Feed, FeedError, Prepared};
 use coda_curriculum::{Context, Settings};
-use coda_manifests::{HeldOutLoss, Profile};
+use coda_manifests::{HeldOutLoss, MaskBlocks, Profile};
 use coda_shards::Position;
 
 /// The block sizes of held-out masks under S3: those that a manifest without any has.
@@ -69,6 +69,7 @@ impl HeldOutRows {
             p2: on(HeldOutLoss::S2),
             p3: on(HeldOutLoss::S3),
             block_sizes: BLOCK_SIZES.to_vec(),
+            mask_blocks: MaskBlocks::Tokens,
             sampling_eps: 1e-3,
             span_ratio: 1.0,
         };

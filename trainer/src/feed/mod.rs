@@ -14,7 +14,7 @@ pub use prepare::{Prepared, StepTally};
 
 use crate::engine::Batch;
 use coda_curriculum::{Clocks, Context, Settings, SpecialIds};
-use coda_manifests::Manifest;
+use coda_manifests::{Manifest, SpanKind};
 use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceRange};
 use coda_stages::Recipe;
 use prepare::prepare;
@@ -46,6 +46,17 @@ pub enum FeedError {
         /// What was expected and what was found.
         problem: String,
     },
+    /// Masks are to follow spans that the rows do not have.
+    #[error(
+        "curriculum.mask_blocks: blocks are to follow {}, which the rows of the shard set {set} do \
+         not have noted", missing.name()
+    )]
+    NoSpans {
+        /// Its directory.
+        set: String,
+        /// The kind that is missing.
+        missing: SpanKind,
+    },
 }
 
 impl FeedError {
@@ -58,8 +69,16 @@ impl FeedError {
             Self::Misfit { .. } => {
                 Some("ingest the manifest again, or train with the manifest of the set".to_owned())
             }
+            Self::NoSpans { missing, .. } => Some(no_spans_hint(*missing)),
         }
     }
+}
+
+fn no_spans_hint(missing: SpanKind) -> String {
+    format!(
+        "set `data.spans: {}` and ingest again, or leave curriculum.mask_blocks at tokens",
+        missing.name()
+    )
 }
 
 /// The sources' ranges with the manifest's held-out share and weights.
@@ -97,6 +116,9 @@ impl Feed {
     /// If the set does not fit, or there is nothing to train on.
     pub fn new(set: ShardSet, ranges: &[SourceRange], recipe: &Recipe) -> Result<Self, FeedError> {
         let order = Order::new(recipe.seed, ranges)?;
+        if let Some(missing) = recipe.curriculum.lacks(set.index().spans) {
+            return Err(FeedError::NoSpans { set: set.dir().display().to_string(), missing });
+        }
         Ok(Self { set, order, recipe: recipe.clone() })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::metrics::{Count, Parting, Shares, Watch};
 use coda_curriculum::{
-    Context, MaskPlan, RowView, Settings, SpecialIds, apply, expected, plan_row,
+    Context, MaskPlan, RowView, Settings, SpecialIds, SyntaxSpans, apply, expected, plan_row,
 };
 use coda_shards::{Position, Row};
 
@@ -39,6 +39,11 @@ pub(super) fn prepare(
         valid_len: row.valid_len,
         maskable_starts: row.maskable_starts,
         maskable_lens: row.maskable_lens,
+        spans: SyntaxSpans {
+            starts: row.spans.starts,
+            lens: row.spans.lens,
+            kinds: row.spans.kinds,
+        },
     };
     let plan = plan_row(settings, context, &view);
     let (clean, noised) = apply(&plan, row.tokens, ids);
@@ -133,8 +138,8 @@ mod tests {
     use super::{StepTally, prepare, segment_ids};
     use crate::metrics::Watch;
     use coda_curriculum::{Context, Settings, SpecialIds};
-    use coda_manifests::Profile;
-    use coda_shards::{Position, Row};
+    use coda_manifests::{MaskBlocks, Profile};
+    use coda_shards::{Position, Row, SyntaxSpans};
 
     /// Steps of 8 rows with 40 ids of text, 8 of them a prompt, and 8 pads.
     #[test]
@@ -145,6 +150,7 @@ mod tests {
             p2: 0.1,
             p3: 0.3,
             block_sizes: vec![2, 5],
+            mask_blocks: MaskBlocks::Tokens,
             sampling_eps: 0.01,
             span_ratio: 0.5,
         };
@@ -163,6 +169,7 @@ mod tests {
                         valid_len: 40,
                         maskable_starts: &[8],
                         maskable_lens: &[32],
+                        spans: SyntaxSpans::default(),
                     };
                     let position = Position { row: 0, epoch: 0 };
                     let ids = SpecialIds { mask: 1, pad: 2 };

@@ -47,6 +47,7 @@ impl World {
             row_length: LENGTH,
             rows_per_shard: 16,
             specials: Specials { eos: EOS, pad: PAD, mask: MASK },
+            spans: None,
             tokenizer: self.path("tokenizer.json"),
             manifest_hash: "tiny".to_owned(),
             sources: vec!["a".to_owned(), "b".to_owned()],
@@ -68,6 +69,7 @@ impl World {
                         prefix_len: 0,
                         valid_len: LENGTH,
                         maskable: vec![Span { start: 0, len: LENGTH }],
+                        spans: Vec::new(),
                     })
                     .expect("row");
             }

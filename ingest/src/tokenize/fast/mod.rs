@@ -16,6 +16,7 @@ mod windows;
 mod words;
 
 pub use model::NotCovered;
+pub(crate) use model::byte_characters;
 
 use super::{
     Encode, EncodeError,

@@ -250,7 +250,7 @@ impl Merge<'_> {
 
 /// The characters that stand for the 256 bytes in byte-level vocabularies (GPT-2's table): printable
 /// ones for themselves, the others from U+0100 on.
-fn byte_characters() -> impl Iterator<Item = char> {
+pub(crate) fn byte_characters() -> impl Iterator<Item = char> {
     let is_printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut next = 0x100;
     (0..256).map(move |byte| {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coda_shards.draws import Stream, threshold
 from coda_shards.feed import Batch
 from coda_shards.noise.base import Flags, Lengths, Noised, maskable
+from coda_shards.spans import KINDS, kinds_of, need
 from coda_shards.streams import Streams, below, survival_thresholds, thresholds
 
 _FIRST = "Sigma PrefixGate PrefixCut SuffixGate SuffixCut BlockGate BlockSize".split()
@@ -45,12 +46,15 @@ class Coda:
     span_ratio: float = 1.0
     score_pads: bool = True
     profile: str = "coda-paper"
+    mask_blocks: str | Sequence[str] = "tokens"
 
     def __post_init__(self) -> None:
         if self.profile not in ("coda-paper", "coda-repo"):
             raise ValueError(f"there is no profile {self.profile}, only coda-paper and coda-repo")
         if self.p3 > 0 and (not self.block_sizes or min(self.block_sizes) < 1):
             raise ValueError("p3 > 0 needs block_sizes, each at least 1")
+        if self.mask_blocks != "tokens":
+            kinds_of(self.mask_blocks)
 
     def __call__(self, batch: Batch) -> CodaNoised:
         """The batch, noised."""
@@ -73,9 +77,17 @@ class Coda:
         pads = self.score_pads and self.p2 <= 0.0
         allowed = maskable(rows, prefix, protected, valid, pads)
         masked = np.zeros_like(allowed)
-        blocks = block_size > 0
+        taken = block_size > 0
+        if self.mask_blocks == "tokens":
+            blocks = taken
+        else:
+            blocks, kinds = np.zeros_like(taken), kinds_of(self.mask_blocks)
+            need(kinds, batch.spans)
+            firsts = _firsts(rows.spans, kinds, block_size, allowed)
         if not blocks.all():
             words = streams.of(~blocks).words("TokenMask", length)
+            if self.mask_blocks != "tokens":
+                words = np.take_along_axis(words, firsts, axis=1)
             limits = thresholds(sigma[~blocks])[:, None]
             masked[~blocks] = below(words, limits) & allowed[~blocks]
         if blocks.any():
@@ -102,6 +114,30 @@ class Coda:
         draw = Stream(batch.seed, batch.step, 0, "BatchBlockSize").first()
         one = sizes[draw * int(count) >> 32] if self.p3 > 0.0 else 0
         return np.full(len(batch.rows), one, dtype=np.int64)
+
+
+def _firsts(
+    spans: list[NDArray[np.uint32]], kinds: Sequence[str], k: Lengths, allowed: Flags
+) -> NDArray[np.int64]:
+    """`[n, L]`: for every position the first one of its block, or itself outside of blocks."""
+    length = allowed.shape[1]
+    firsts = np.tile(np.arange(length), (len(allowed), 1))
+    wanted = np.array([kind in kinds for kind in KINDS])
+    before = np.zeros(length + 1, dtype=np.int64)
+    for row, own, longest, open_ in zip(firsts, spans, k.tolist(), allowed):
+        own = own[wanted[own[:, 2]] & (own[:, 1] <= longest)].astype(np.int64)
+        if longest == 0 or not len(own):
+            continue
+        # A span lies in one run of positions when as many of them are allowed as it has.
+        np.cumsum(open_, out=before[1:])
+        starts, ends = own[:, 0], own[:, 0] + own[:, 1]
+        own = own[before[ends] - before[starts] == own[:, 1]]
+        free = 0
+        for start, count, _ in own.tolist():
+            if start >= free:
+                free = start + count
+                row[start:free] = start
+    return firsts
 
 
 def _blocks(streams: Streams, sigma: NDArray[np.float64], k: Lengths, allowed: Flags) -> Flags:

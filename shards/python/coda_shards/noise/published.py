@@ -6,11 +6,12 @@ are to be scored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coda_shards.draws import threshold
 from coda_shards.feed import Batch
 from coda_shards.noise.base import Noised, answers
 from coda_shards.streams import below, thresholds
@@ -22,18 +23,44 @@ Reals = NDArray[np.float64]
 class Llada:
     """LLaDA (arXiv 2502.09992): a row's tokens are masked with one probability
     `p = eps + (1 - eps) · u`, and weigh `1 / p`.
+
+    `short_share` of the rows without a prompt end at a length drawn from `1..=L`, as 1 % of them
+    do in LLaDA's pre-training, so that the model meets short texts: what lies behind is padding
+    that is neither masked nor scored, and that `valid_len` tells.
     """
 
     eps: float = 1e-3
     score_pads: bool = True
+    short_share: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.eps, 1.0)
+        if not 0.0 <= self.short_share <= 1.0:
+            raise ValueError(f"short_share is {self.short_share}, expected from 0 to 1")
 
     def __call__(self, batch: Batch) -> Noised:
         """The batch, noised."""
         p = self.eps + (1.0 - self.eps) * _units(batch, "LladaTime", 1, False)
-        return _noised(batch, "LladaMask", p, 1.0 / p, self.score_pads)
+        noised = _noised(batch, "LladaMask", p, 1.0 / p, self.score_pads)
+        return self._cut(batch, noised) if self.short_share > 0.0 else noised
+
+    def _cut(self, batch: Batch, noised: Noised) -> Noised:
+        """Ends some rows early."""
+        length = batch.rows.row_length
+        gate, word = batch.streams.firsts(["LladaShortGate", "LladaShortLength"])
+        drawn = 1 + (word * np.uint64(length) >> np.uint64(32)).astype(np.int64)
+        short = (gate < threshold(self.short_share)) & (batch.rows.prefix_len == 0)
+        ends = np.where(short, drawn, length)
+        behind = np.arange(length) >= ends[:, None]
+        pad = np.uint32(batch.specials.pad)
+        return replace(
+            noised,
+            clean=np.where(behind, pad, noised.clean),
+            noised=np.where(behind, pad, noised.noised),
+            masked=noised.masked & ~behind,
+            weight=np.where(behind, np.float32(0.0), noised.weight),
+            valid_len=np.minimum(noised.valid_len, ends),
+        )
 
 
 @dataclass(frozen=True)

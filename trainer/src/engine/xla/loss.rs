@@ -8,7 +8,7 @@
 use super::{mesh::batch_sharding, program::Geometry};
 use coda_hlo::{Body, Comparison, Direction, DotAxes, ElementType, Graph, Shape, Value};
 
-/// Which outputs are scored: see [`super::batch::Lists`] for how the host makes them.
+/// Which outputs are scored: see [`super::batch::Pass`] for how the host makes them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scored {
     /// Places among the outputs of a part `[parts, capacity]`, i32.

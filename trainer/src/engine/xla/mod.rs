@@ -7,7 +7,7 @@
 //! ```
 //!
 //! How a batch, the parameters and the optimizer's state are split over devices is said in the
-//! program's text ([`mesh`]); what is sent between devices is XLA's business.
+//! program's text (`mesh.rs`); what is sent between devices is XLA's business.
 
 mod ahead;
 mod attention;
