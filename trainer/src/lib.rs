@@ -6,6 +6,7 @@
 //!                                └──▶ metrics                     └──sample──▶ text
 //! ```
 
+pub mod ahead;
 pub mod checkpoint;
 pub mod commands;
 pub mod engine;

@@ -57,11 +57,7 @@ impl EngineArgs {
 
     /// Overrides of manifest keys that these options stand for.
     pub(super) fn overrides(&self) -> Vec<String> {
-        let axes = |mesh: MeshShape| {
-            [("data", mesh.data), ("fsdp", mesh.fsdp), ("tensor", mesh.tensor)]
-                .map(|(axis, size)| format!("train.xla.mesh.{axis}={size}"))
-        };
-        self.mesh.map(axes).into_iter().flatten().collect()
+        self.mesh.map(mesh_overrides).into_iter().flatten().collect()
     }
 
     /// Refuses engines that are not there, and options of another engine.
@@ -165,12 +161,18 @@ fn cpu(config: &ModelConfig, recompute: Recompute) -> CpuEngine {
 }
 
 /// A plugin that is missing is a matter of usage; one that fails does not fit the machine.
-fn plugin_failure(error: &PjrtError) -> Failure {
+pub(super) fn plugin_failure(error: &PjrtError) -> Failure {
     let exit = match error {
         PjrtError::NotFound { .. } => Exit::Usage,
         _ => Exit::Incompatible,
     };
     Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+/// The manifest keys of a mesh.
+pub(super) fn mesh_overrides(mesh: MeshShape) -> [String; 3] {
+    [("data", mesh.data), ("fsdp", mesh.fsdp), ("tensor", mesh.tensor)]
+        .map(|(axis, size)| format!("train.xla.mesh.{axis}={size}"))
 }
 
 /// `fsdp=4`, `data=2,tensor=2`: axes that are not named have one device.

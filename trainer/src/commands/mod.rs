@@ -1,5 +1,6 @@
 //! The command line of `coda-trainer` (design §3).
 
+mod ahead;
 mod check;
 mod engines;
 mod eval;
@@ -61,6 +62,9 @@ enum Command {
     Export(export::Export),
     /// Evaluate loss and gradients of one given batch, to hold this engine against another.
     Check(check::Check),
+    /// What `plan --aot` starts: compiles the job on stdin in a process of its own.
+    #[command(hide = true)]
+    CompileAhead,
 }
 
 /// Parses the command line and runs what it says.
@@ -78,5 +82,6 @@ pub fn main() -> Result<Exit, Failure> {
         Some(Command::Verify(verify)) => verify.run(),
         Some(Command::Export(export)) => export.run(),
         Some(Command::Check(check)) => check.run(),
+        Some(Command::CompileAhead) => crate::ahead::serve(),
     }
 }

@@ -1,6 +1,9 @@
 //! `coda-trainer plan`: what a run takes, before it is started.
 
-use super::inputs::{ManifestArgs, init_path, recipe_failure};
+use super::{
+    ahead::{Ahead, AheadArgs},
+    inputs::{ManifestArgs, init_path, recipe_failure},
+};
 use crate::{
     checkpoint::{HfWeights, Store},
     fit::{micro_batch, model_config, optimizer_settings},
@@ -29,6 +32,8 @@ pub(super) struct Plan {
     /// Rows that may be trained on, for manifests that count in epochs when there is no shard set.
     #[arg(long, value_name = "N")]
     train_rows: Option<u64>,
+    #[command(flatten)]
+    ahead: AheadArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -45,6 +50,8 @@ struct Planned {
     flops: f64,
     memory: Memory,
     seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead: Option<Ahead>,
 }
 
 /// Bytes.
@@ -60,7 +67,7 @@ struct Memory {
 
 impl Plan {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let manifest = self.manifest.load(&[])?;
+        let manifest = self.manifest.load(&self.ahead.overrides())?;
         let recipe =
             Recipe::resolve(&manifest, self.train_rows).map_err(|error| recipe_failure(&error))?;
         let init = init_path(&manifest, &recipe, self.init.as_deref())?;
@@ -75,7 +82,8 @@ impl Plan {
             }
         };
         config.check().map_err(|error| Failure::usage(error.to_string()))?;
-        let planned = planned(&recipe, &config, self.flops_per_second);
+        let mut planned = planned(&recipe, &config, self.flops_per_second);
+        planned.ahead = self.ahead.run(&config, &recipe)?;
         if self.json {
             print_json(&planned)?;
         } else {
@@ -109,6 +117,7 @@ fn planned(recipe: &Recipe, config: &ModelConfig, speed: Option<f64>) -> Planned
             total: 2 * weights + optimizer + activations,
         },
         seconds: speed.map(|speed| flops / speed),
+        ahead: None,
     }
 }
 
@@ -169,6 +178,9 @@ impl Planned {
         if let Some(seconds) = self.seconds {
             let time = Duration::from_secs_f64(seconds);
             let _ = writeln!(text, "time           {}", human::duration(time));
+        }
+        if let Some(ahead) = &self.ahead {
+            text += &ahead.text();
         }
         text
     }
