@@ -1,4 +1,5 @@
-"""Loss, logits and the gradient of every parameter: `coda-trainer check` against PyTorch.
+"""Loss, logits and the gradient of every parameter: `coda-trainer check` against PyTorch,
+on the CPU engine and on the XLA engine's CPU plugin.
 
 Tolerances are for f32 against PyTorch's f64. PyTorch's own f32 is judged beside ours, so that the
 figures say how much of the error any f32 has.
@@ -117,10 +118,15 @@ def judge(bench: Bench) -> Iterator[str]:
         within(f"{case.name}: loss", of_loss, LOSS)
         within(f"{case.name}: logits", of_logits, LOGITS)
         within(f"{case.name}: gradient of {worst}", of_gradient, GRADIENT)
+        xla = errors(check(bench, folder, "2", ["--engine", "xla"]), right)
+        within(f"{case.name}: loss by XLA", xla[0], LOSS)
+        within(f"{case.name}: logits by XLA", xla[1], LOGITS)
+        within(f"{case.name}: gradient of {xla[3]} by XLA", xla[2], GRADIENT)
         torchs = errors(reference(case.shape, weights, given, torch.float32), right)
         yield (
             f"{case.name}, L {case.length}: loss {of_loss:.1e}, logits {of_logits:.1e}, worst gradient "
-            f"{of_gradient:.1e} (PyTorch f32: {torchs[0]:.1e}, {torchs[1]:.1e}, {torchs[2]:.1e})"
+            f"{of_gradient:.1e} (XLA f32: {xla[0]:.1e}, {xla[1]:.1e}, {xla[2]:.1e}; PyTorch f32: "
+            f"{torchs[0]:.1e}, {torchs[1]:.1e}, {torchs[2]:.1e})"
         )
     notice_faults(bench)
     yield "a weight moved by a thousandth and a wrong document boundary are both noticed"

@@ -1,7 +1,7 @@
 //! Python's word on our files and numbers: the cross-checks of every test run, and the outside
 //! judges. Each has an environment of its own with pinned packages from `PyPI`.
 
-use crate::process;
+use crate::{plugin, process};
 use clap::Args;
 use coda_cli::Failure;
 use std::{
@@ -48,10 +48,12 @@ impl Judges {
         let root = process::root();
         let judges = root.join("tests").join("judges");
         let python = environment("venv-judges", &judges)?;
+        let plugin = plugin::prepare()?;
         process::build_programs()?;
         let mut command = Command::new(&python);
         command
             .env("PYTHONPATH", package(&root))
+            .env("CODA_PJRT_CPU_PLUGIN", plugin)
             .arg(judges.join("run.py"))
             .arg("--programs")
             .arg(target()?.join("release"))
