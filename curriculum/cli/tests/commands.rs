@@ -327,7 +327,7 @@ fn the_pictures_of_the_documentation_are_those_that_show_draws() {
         assert!(page.contains(&format!("images/{picture}")), "{picture} is not shown");
         pictures += 1;
     }
-    assert_eq!(pictures, 4);
+    assert_eq!(pictures, 5);
 }
 
 const BY_SOURCE: &str = "curriculum.sources={code: {p3: {cosine: {from: 0.2, to: 0.8, steps: 60}}, \
