@@ -56,4 +56,4 @@ mod spans;
 pub use hold::{Clocks, HoldPath, HoldRule, HoldState, NotRecorded};
 pub use plan::{Context, MaskPlan, RowView, SpecialIds, SyntaxSpans, apply, apply_into, plan_row};
 pub use schedule::Progress;
-pub use settings::{Curriculum, CurriculumError, Settings};
+pub use settings::{Curriculum, CurriculumError, Settings, SpansNotNoted};

@@ -146,6 +146,30 @@ impl Curriculum {
     }
 }
 
+/// Masks are to follow spans that the rows of a shard set do not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "curriculum.mask_blocks: blocks are to follow {}, which the rows of the shard set {set} do not have \
+     noted", missing.name()
+)]
+pub struct SpansNotNoted {
+    /// The shard set, as messages name it.
+    pub set: String,
+    /// The kind that is missing.
+    pub missing: SpanKind,
+}
+
+impl SpansNotNoted {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let name = self.missing.name();
+        format!(
+            "set `data.spans: {name}` and ingest again, or leave curriculum.mask_blocks at tokens"
+        )
+    }
+}
+
 /// A schedule that no row could be drawn from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CurriculumError {

@@ -2,8 +2,10 @@
 
 use crate::{ManifestArgs, clocks::Ways, mix::Averages, table::number};
 use coda_cli::{Exit, Failure};
-use coda_curriculum::{Clocks, MaskPlan, RowView, Settings, SyntaxSpans, expected, plan_row};
-use coda_manifests::{Manifest, ManifestError, PathError, Profile, SpanKind, Stage};
+use coda_curriculum::{
+    Clocks, MaskPlan, RowView, Settings, SpansNotNoted, SyntaxSpans, expected, plan_row,
+};
+use coda_manifests::{Manifest, ManifestError, PathError, Profile, Stage};
 use coda_shards::{
     Check, ErrorClass, INDEX_FILE, Order, Row, ShardError, ShardSet, SourceRange, commit,
 };
@@ -54,7 +56,8 @@ impl Resolved {
         if let Some(data) = &data
             && let Some(missing) = recipe.curriculum.lacks(data.set.index().spans)
         {
-            return Err(no_spans(missing, &dir));
+            let error = SpansNotNoted { set: dir.display().to_string(), missing };
+            return Err(Failure::from_error(Exit::Incompatible, &error).hint(error.hint()));
         }
         let ways = match clocks {
             Some(path) => Ways::recorded(&recipe, path)?,
@@ -269,18 +272,6 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Blocks that are to follow what the rows do not have noted.
-fn no_spans(missing: SpanKind, dir: &Path) -> Failure {
-    let name = missing.name();
-    Failure::incompatible(format!(
-        "curriculum.mask_blocks: blocks are to follow {name}, which the rows of the shard set {} do \
-         not have noted",
-        dir.display()
-    ))
-    .hint(format!(
-        "set `data.spans: {name}` and ingest again, or leave curriculum.mask_blocks at tokens"
-    ))
-}
-
 fn manifest_failure(error: &ManifestError) -> Failure {
     let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
     Failure::from_error(exit, error).maybe_hint(error.hint())

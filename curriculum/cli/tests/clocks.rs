@@ -1,12 +1,10 @@
 //! Schedules that wait for a loss, as scripts see them: assumed, and as a run recorded them.
 
+mod support;
+
 use serde_json::{Value, json};
-use std::{
-    fmt::Write as _,
-    fs,
-    process::{Command, Output},
-};
-use tempfile::TempDir;
+use std::{fmt::Write as _, fs};
+use support::House;
 
 const MANIFEST: &str = "
 version: 1
@@ -33,10 +31,6 @@ curriculum:
 train: {steps: 100, global_batch: 4}
 ";
 
-struct House {
-    dir: TempDir,
-}
-
 impl House {
     fn new() -> Self {
         let house = Self { dir: tempfile::tempdir().expect("a temporary folder") };
@@ -46,30 +40,6 @@ impl House {
 
     fn metrics(&self, lines: &str) {
         fs::write(self.dir.path().join("metrics.jsonl"), lines).expect("the metrics");
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_coda-curriculum"))
-            .args(args)
-            .current_dir(self.dir.path())
-            .output()
-            .expect("the binary runs")
-    }
-
-    fn stdout(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.stdout(args)).expect("one JSON object")
-    }
-
-    fn refused(&self, args: &[&str]) -> (i32, String) {
-        let output = self.run(args);
-        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
-        (output.status.code().expect("an exit code"), stderr)
     }
 }
 

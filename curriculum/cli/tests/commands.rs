@@ -1,5 +1,7 @@
 //! The command line as scripts see it: output, files, exit codes.
 
+mod support;
+
 use coda_curriculum::{RowView, SyntaxSpans, plan_row};
 use coda_manifests::Manifest;
 use coda_shards::{Order, RowBuf, ShardSet, ShardWriter, SourceReport, Span, Specials};
@@ -9,9 +11,8 @@ use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
-use tempfile::TempDir;
+use support::House;
 
 const LENGTH: u32 = 32;
 const SPECIALS: Specials = Specials { eos: 0, pad: 1, mask: 2 };
@@ -33,10 +34,6 @@ train: {steps: 100, global_batch: 4}
 ";
 
 /// A manifest, a tokenizer of words `w0 w1 …`, and a shard set of 30 and 20 rows.
-struct House {
-    dir: TempDir,
-}
-
 impl House {
     fn new() -> Self {
         let house = Self { dir: tempfile::tempdir().expect("a temporary folder") };
@@ -94,31 +91,6 @@ impl House {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_coda-curriculum"))
-            .args(args)
-            .current_dir(self.dir.path())
-            .output()
-            .expect("the binary runs")
-    }
-
-    fn stdout(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.stdout(args)).expect("one JSON object")
-    }
-
-    fn refused(&self, args: &[&str]) -> (i32, String) {
-        let output = self.run(args);
-        assert!(output.stdout.is_empty(), "results of a failed run on stdout");
-        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
-        (output.status.code().expect("an exit code"), stderr)
     }
 }
 
