@@ -210,7 +210,8 @@ impl Training<'_> {
     /// Measures the held-out losses that are asked for, and shows them to the schedules that wait.
     fn evaluate(&mut self, line: &mut StepMetrics) -> Result<(), Failure> {
         let (recipe, feed) = (self.job.recipe, self.job.feed);
-        let rows = micro_batch(recipe) as usize;
+        // The rows are chosen by the recipe, how many go at once by what runs the model.
+        let rows = self.learner.rows_at_once();
         let learner = &mut self.learner;
         let mut loss = |batch: &_, mask, denominator| learner.loss(batch, mask, denominator);
         for under in [HeldOutLoss::Plain, HeldOutLoss::S1, HeldOutLoss::S2, HeldOutLoss::S3] {
