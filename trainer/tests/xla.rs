@@ -1,7 +1,7 @@
 //! The XLA engine, on the CPU plugin, against the CPU engine: loss, gradients, logits, steps of
 //! both optimizers, on one device and on meshes.
 
-use coda_manifests::{Compute, MeshShape};
+use coda_manifests::{Compute, MeshShape, Xla};
 use coda_pjrt::{PluginKind, discover};
 use coda_trainer::{
     engine::{
@@ -59,9 +59,10 @@ fn batch(rows: usize, len: usize, documents: bool, seed: usize) -> Batch {
     }
 }
 
-fn open(config: &ModelConfig, mesh: MeshShape, compute: Compute, chunk: usize) -> XlaEngine {
+fn open(config: &ModelConfig, mesh: MeshShape, compute: Compute, chunk: u32) -> XlaEngine {
     let plugin = discover(None, PluginKind::Cpu).expect("the CPU plugin; `cargo xtask plugin`");
-    let options = XlaOptions { plugin, mesh, compute, query_chunk: chunk, loss_chunk: chunk };
+    let (query_chunk, loss_chunk) = (Some(chunk), Some(chunk));
+    let options = XlaOptions { plugin, xla: Xla { mesh, compute, query_chunk, loss_chunk } };
     XlaEngine::open(config, &options).expect("the engine opens")
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     engine::{
         CpuEngine, Engine, EngineError, HostLearner, Learner, LearnerSettings,
-        xla::{LOSS_CHUNK, QUERY_CHUNK, XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
+        xla::{XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
     },
     fit::{engine_failure, micro_batch, optimizer_settings},
     model::{ModelConfig, Params, RecomputePolicy},
@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure};
-use coda_manifests::{Engine as EngineKey, MasterWeights, MeshShape, Recompute, Xla};
+use coda_manifests::{Engine as EngineKey, MeshShape, Recompute, Xla};
 use coda_pjrt::{PjrtError, PluginKind, discover};
 use coda_stages::Recipe;
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ impl EngineArgs {
         Ok(match self.kind(EngineKey::Auto) {
             EngineArg::Xla => {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
-                Box::new(self.open_xla(config, &xla)?)
+                Box::new(self.open_xla(config, xla)?)
             }
             _ => Box::new(cpu(config, recompute)),
         })
@@ -97,24 +97,15 @@ impl EngineArgs {
         params: Params,
         optimizer: Optimizer,
     ) -> Result<Box<dyn Learner>, Failure> {
-        let settings = LearnerSettings {
-            grad_clip: recipe.grad_clip,
-            bf16_weights: recipe.master_weights == MasterWeights::Bf16,
-        };
+        let settings = LearnerSettings::of(recipe);
         if self.kind(recipe.engine) != EngineArg::Xla {
             let engine = cpu(config, recipe.recompute);
             let rows = micro_batch(recipe) as usize;
             return Ok(Box::new(HostLearner::new(engine, params, optimizer, settings, rows)));
         }
-        let engine = self.open_xla(config, &recipe.xla)?;
+        let engine = self.open_xla(config, recipe.xla)?;
         let failed = |error: EngineError| engine_failure(&error);
-        let rows = rows_of_a_pass(
-            recipe.xla.mesh,
-            recipe.global_batch as usize,
-            recipe.micro_batch.map(|rows| rows as usize),
-            micro_batch(recipe) as usize,
-        );
-        let rows = rows.map_err(failed)?;
+        let rows = rows_of_a_pass(recipe).map_err(failed)?;
         let (platform, version) = engine.platform();
         let MeshShape { data, fsdp, tensor } = recipe.xla.mesh;
         eprintln!(
@@ -126,16 +117,10 @@ impl EngineArgs {
         Ok(Box::new(learner.map_err(failed)?))
     }
 
-    fn open_xla(&self, config: &ModelConfig, xla: &Xla) -> Result<XlaEngine, Failure> {
+    fn open_xla(&self, config: &ModelConfig, xla: Xla) -> Result<XlaEngine, Failure> {
         let plugin = discover(self.plugin.as_deref(), PluginKind::Any)
             .map_err(|error| plugin_failure(&error))?;
-        let options = XlaOptions {
-            plugin,
-            mesh: xla.mesh,
-            compute: xla.compute,
-            query_chunk: xla.query_chunk.map_or(QUERY_CHUNK, |chunk| chunk as usize),
-            loss_chunk: xla.loss_chunk.map_or(LOSS_CHUNK, |chunk| chunk as usize),
-        };
+        let options = XlaOptions { plugin, xla };
         XlaEngine::open(config, &options).map_err(|error| match &error {
             EngineError::Xla(error) => plugin_failure(error),
             error => Failure::from_error(Exit::Usage, error).maybe_hint(error.hint()),

@@ -42,13 +42,7 @@ impl CpuEngine {
         batch.check()?;
         let ids = batch.noised();
         ids.check(self.config.vocab_size)?;
-        let scored = scored(batch, mask_id);
-        if let Some(token) = scored.iter().find(|s| s.target as usize >= self.config.vocab_size) {
-            return Err(EngineError::Batch(format!(
-                "target {} is not below the vocabulary's {}",
-                token.target, self.config.vocab_size
-            )));
-        }
+        let scored = scored(batch, mask_id, self.config.vocab_size)?;
         let hidden = network.hidden(&mut tape, &self.config, &ids, self.recompute);
         let (loss, row_sums) =
             linear_cross_entropy(tape, &hidden, network.head(), &scored, batch.rows, denominator);
@@ -101,10 +95,7 @@ impl Engine for CpuEngine {
         let chosen: Vec<f32> = match positions {
             None => hidden.data().to_vec(),
             Some(positions) => {
-                if let Some(at) = positions.iter().find(|&&p| p >= hidden.rows()) {
-                    let tokens = hidden.rows();
-                    return Err(EngineError::Batch(format!("position {at} of {tokens} tokens")));
-                }
+                ids.check_positions(positions)?;
                 positions.iter().flat_map(|&p| &hidden.data()[p * d..][..d]).copied().collect()
             }
         };
@@ -122,21 +113,19 @@ impl Engine for CpuEngine {
     }
 }
 
-/// The tokens that count: noised to the mask id and not the first of their row (method §2).
+/// The tokens that count, row by row.
 #[allow(clippy::cast_possible_truncation, reason = "weights are f32")]
-fn scored(batch: &Batch, mask_id: u32) -> Vec<Scored> {
+fn scored(batch: &Batch, mask_id: u32, vocab: usize) -> Result<Vec<Scored>, EngineError> {
     let mut scored = Vec::new();
     for (row, &sigma) in batch.sigma.iter().enumerate() {
-        for at in row * batch.len + 1..(row + 1) * batch.len {
-            if batch.noised_ids[at] == mask_id {
-                scored.push(Scored {
-                    output: at - 1,
-                    row,
-                    target: batch.input_ids[at],
-                    weight: (1.0 / sigma) as f32,
-                });
-            }
+        for token in batch.scored_tokens(row, mask_id) {
+            scored.push(Scored {
+                output: token - 1,
+                row,
+                target: batch.target(token, vocab)?,
+                weight: (1.0 / sigma) as f32,
+            });
         }
     }
-    scored
+    Ok(scored)
 }

@@ -9,6 +9,8 @@ use crate::{
     model::{Grads, Params},
     optim::{Optimizer, clip_scale, global_norm, round_to_bf16, scale},
 };
+use coda_manifests::MasterWeights;
+use coda_stages::Recipe;
 
 /// What one optimizer step is given.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,17 @@ pub struct LearnerSettings {
     pub grad_clip: Option<f64>,
     /// Whether weights are rounded to `bf16` after every step, as the reference has them.
     pub bf16_weights: bool,
+}
+
+impl LearnerSettings {
+    /// Those of a recipe.
+    #[must_use]
+    pub fn of(recipe: &Recipe) -> Self {
+        Self {
+            grad_clip: recipe.grad_clip,
+            bf16_weights: recipe.master_weights == MasterWeights::Bf16,
+        }
+    }
 }
 
 /// A model that is being trained.

@@ -147,6 +147,23 @@ impl Batch {
         }
     }
 
+    /// The tokens of a row that count, by their place in the flattened batch: noised to the mask id and
+    /// not the first of the row (method §2).
+    pub(crate) fn scored_tokens(&self, row: usize, mask_id: u32) -> impl Iterator<Item = usize> {
+        let tokens = row * self.len + 1..(row + 1) * self.len;
+        tokens.filter(move |&token| self.noised_ids[token] == mask_id)
+    }
+
+    /// The id that a scored token is to be.
+    pub(crate) fn target(&self, token: usize, vocab: usize) -> Result<u32, EngineError> {
+        match self.input_ids[token] {
+            target if (target as usize) < vocab => Ok(target),
+            target => Err(EngineError::Batch(format!(
+                "target {target} is not below the vocabulary's {vocab}"
+            ))),
+        }
+    }
+
     /// Refuses lists of the wrong length and noise levels that are no probability above 0.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         let tokens = self.rows * self.len;
@@ -168,6 +185,15 @@ impl Batch {
 }
 
 impl Ids<'_> {
+    /// Refuses places that are no token's.
+    pub(crate) fn check_positions(&self, positions: &[usize]) -> Result<(), EngineError> {
+        let tokens = self.rows * self.len;
+        match positions.iter().find(|&&place| place >= tokens) {
+            Some(at) => Err(EngineError::Batch(format!("position {at} of {tokens} tokens"))),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn check(&self, vocab: usize) -> Result<(), EngineError> {
         let tokens = self.rows * self.len;
         if self.ids.len() != tokens || tokens == 0 {

@@ -13,8 +13,8 @@ pub use held_out::HeldOutRows;
 pub use prepare::{Prepared, StepTally};
 
 use crate::engine::Batch;
-use coda_curriculum::{Clocks, Context, Settings, SpecialIds};
-use coda_manifests::{Manifest, SpanKind};
+use coda_curriculum::{Clocks, Context, Settings, SpansNotNoted, SpecialIds};
+use coda_manifests::Manifest;
 use coda_shards::{Order, OrderError, Position, ShardError, ShardSet, SourceRange};
 use coda_stages::Recipe;
 use prepare::prepare;
@@ -47,16 +47,8 @@ pub enum FeedError {
         problem: String,
     },
     /// Masks are to follow spans that the rows do not have.
-    #[error(
-        "curriculum.mask_blocks: blocks are to follow {}, which the rows of the shard set {set} do \
-         not have noted", missing.name()
-    )]
-    NoSpans {
-        /// Its directory.
-        set: String,
-        /// The kind that is missing.
-        missing: SpanKind,
-    },
+    #[error(transparent)]
+    NoSpans(#[from] SpansNotNoted),
 }
 
 impl FeedError {
@@ -69,16 +61,9 @@ impl FeedError {
             Self::Misfit { .. } => {
                 Some("ingest the manifest again, or train with the manifest of the set".to_owned())
             }
-            Self::NoSpans { missing, .. } => Some(no_spans_hint(*missing)),
+            Self::NoSpans(error) => Some(error.hint()),
         }
     }
-}
-
-fn no_spans_hint(missing: SpanKind) -> String {
-    format!(
-        "set `data.spans: {}` and ingest again, or leave curriculum.mask_blocks at tokens",
-        missing.name()
-    )
 }
 
 /// The sources' ranges with the manifest's held-out share and weights.
@@ -117,7 +102,8 @@ impl Feed {
     pub fn new(set: ShardSet, ranges: &[SourceRange], recipe: &Recipe) -> Result<Self, FeedError> {
         let order = Order::new(recipe.seed, ranges)?;
         if let Some(missing) = recipe.curriculum.lacks(set.index().spans) {
-            return Err(FeedError::NoSpans { set: set.dir().display().to_string(), missing });
+            let set = set.dir().display().to_string();
+            return Err(SpansNotNoted { set, missing }.into());
         }
         Ok(Self { set, order, recipe: recipe.clone() })
     }

@@ -97,7 +97,7 @@ pub(crate) fn feed_failure(error: FeedError) -> Failure {
     let exit = match &error {
         FeedError::Shards(error) => shard_exit(error),
         FeedError::Order(_) => Exit::Usage,
-        FeedError::Misfit { .. } | FeedError::NoSpans { .. } => Exit::Incompatible,
+        FeedError::Misfit { .. } | FeedError::NoSpans(_) => Exit::Incompatible,
     };
     Failure::from_error(exit, &error).maybe_hint(error.hint())
 }

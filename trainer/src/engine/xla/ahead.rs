@@ -1,17 +1,13 @@
 //! The training step's program without a device: for compiling ahead of time, and for counting.
 
 use super::{
-    EngineError, LOSS_CHUNK, QUERY_CHUNK,
+    EngineError,
     learner::rows_of_a_pass,
     mesh::devices,
     program::{Blueprint, Chunks, StepSettings, geometry},
 };
-use crate::{
-    fit::{micro_batch, optimizer_settings},
-    model::ModelConfig,
-};
+use crate::{engine::LearnerSettings, fit::optimizer_settings, model::ModelConfig};
 use coda_hlo::{ElementType, Module, flops};
-use coda_manifests::{Compute, MasterWeights};
 use coda_stages::Recipe;
 
 /// The program of one training step.
@@ -34,27 +30,14 @@ impl StepProgram {
     /// If the global batch cannot be shared out over the mesh.
     pub fn new(config: &ModelConfig, recipe: &Recipe) -> Result<Self, EngineError> {
         let xla = recipe.xla;
-        let rows = rows_of_a_pass(
-            xla.mesh,
-            recipe.global_batch as usize,
-            recipe.micro_batch.map(|rows| rows as usize),
-            micro_batch(recipe) as usize,
-        )?;
-        let chunks = Chunks {
-            compute: match xla.compute {
-                Compute::F32 => ElementType::F32,
-                Compute::Bf16 | Compute::Auto => ElementType::Bf16,
-            },
-            query_chunk: xla.query_chunk.map_or(QUERY_CHUNK, |chunk| chunk as usize),
-            loss_chunk: xla.loss_chunk.map_or(LOSS_CHUNK, |chunk| chunk as usize),
-        };
+        let rows = rows_of_a_pass(recipe)?;
+        let chunks = Chunks::of(xla, ElementType::Bf16);
         let len = recipe.row_length as usize;
         let geometry = geometry(xla.mesh, rows, len, chunks, recipe.document_attention);
         let passes = (recipe.global_batch as usize).div_ceil(rows);
         let settings = StepSettings {
             optimizer: optimizer_settings(&recipe.optimizer),
-            grad_clip: recipe.grad_clip,
-            bf16_weights: recipe.master_weights == MasterWeights::Bf16,
+            learner: LearnerSettings::of(recipe),
         };
         let module = Blueprint::new(config, xla.mesh).step(&geometry, passes, &settings);
         Ok(Self { module, devices: devices(xla.mesh), rows_of_a_pass: rows, passes })

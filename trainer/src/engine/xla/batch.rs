@@ -61,13 +61,8 @@ impl Pass {
             let mut at = part * capacity;
             for row in part * rows_of_a_part..((part + 1) * rows_of_a_part).min(batch.rows) {
                 let weight = (1.0 / batch.sigma[row]) as f32;
-                for token in scored_tokens(batch, row, mask_id) {
-                    let target = batch.input_ids[token];
-                    if target as usize >= vocabulary {
-                        return Err(EngineError::Batch(format!(
-                            "target {target} is not below the vocabulary's {vocabulary}"
-                        )));
-                    }
+                for token in batch.scored_tokens(row, mask_id) {
+                    let target = batch.target(token, vocabulary)?;
                     // The output before a token predicts it.
                     pass.places[at] = index(token - 1 - part * outputs);
                     pass.targets[at] = index(target as usize);
@@ -114,12 +109,6 @@ pub(super) fn rows_of(
         values
     };
     Ok((padded(ids.ids), ids.segment_ids.map(padded).unwrap_or_default()))
-}
-
-/// The tokens of a row that count: noised to the mask id and not the first (method §2).
-fn scored_tokens(batch: &Batch, row: usize, mask_id: u32) -> impl Iterator<Item = usize> {
-    let tokens = row * batch.len + 1..(row + 1) * batch.len;
-    tokens.filter(move |&token| batch.noised_ids[token] == mask_id)
 }
 
 /// An index as programs have it.

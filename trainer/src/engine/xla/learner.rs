@@ -12,10 +12,11 @@ use super::{
 };
 use crate::{
     engine::{Batch, EngineError, Learner, LearnerSettings, LossOutput, StepInput, StepOutput},
+    fit::micro_batch,
     model::Params,
     optim::{Optimizer, OptimizerSettings, StateError, clip_scale},
 };
-use coda_manifests::MeshShape;
+use coda_stages::Recipe;
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -65,11 +66,7 @@ impl XlaLearner {
         let mut held = engine.place_weights(|index| params.get(index))?;
         held.extend(place_state(&engine, &kinds, &optimizer, &params)?);
         Ok(Self {
-            settings: StepSettings {
-                optimizer: optimizer_settings.clone(),
-                grad_clip: settings.grad_clip,
-                bf16_weights: settings.bf16_weights,
-            },
+            settings: StepSettings { optimizer: optimizer_settings.clone(), learner: settings },
             engine,
             rows_at_once,
             kinds,
@@ -198,7 +195,7 @@ impl Learner for XlaLearner {
         if applied {
             self.steps += 1;
         }
-        let clipped = self.settings.grad_clip.and_then(|limit| clip_scale(norm, limit));
+        let clipped = self.settings.learner.grad_clip.and_then(|limit| clip_scale(norm, limit));
         Ok(StepOutput { row_sums, loss, norm, clipped, applied })
     }
 
@@ -260,35 +257,28 @@ fn fetch_members(
     Ok(())
 }
 
-/// Rows of one forward and backward pass on a mesh: what a manifest asks for, or `on_a_device` for
-/// every part of the batch; the largest number up to that which divides the global batch and can be
-/// shared out.
+/// Rows of one forward and backward pass on a mesh: what a recipe asks for, or what one device takes
+/// ([`micro_batch`]) for every part of the batch; the largest number up to that which divides the global
+/// batch and can be shared out.
 ///
 /// # Errors
 /// If the global batch cannot be shared out over the mesh.
-pub fn rows_of_a_pass(
-    mesh: MeshShape,
-    global_batch: usize,
-    asked: Option<usize>,
-    on_a_device: usize,
-) -> Result<usize, EngineError> {
+pub fn rows_of_a_pass(recipe: &Recipe) -> Result<usize, EngineError> {
+    let mesh = recipe.xla.mesh;
     let parts = batch_parts(mesh);
-    if !global_batch.is_multiple_of(parts) {
-        return Err(EngineError::Mesh(format!(
-            "train.global_batch is {global_batch}, which data={} fsdp={} do not divide",
+    let shared_out = |key: &str, rows: u32| match rows as usize {
+        rows if rows.is_multiple_of(parts) => Ok(rows),
+        _ => Err(EngineError::Mesh(format!(
+            "{key} is {rows}, which data={} fsdp={} do not divide",
             mesh.data, mesh.fsdp
-        )));
-    }
-    if let Some(asked) = asked {
-        if !asked.is_multiple_of(parts) {
-            return Err(EngineError::Mesh(format!(
-                "train.micro_batch is {asked}, which data={} fsdp={} do not divide",
-                mesh.data, mesh.fsdp
-            )));
-        }
-        return Ok(asked);
+        ))),
+    };
+    let global_batch = shared_out("train.global_batch", recipe.global_batch)?;
+    if let Some(asked) = recipe.micro_batch {
+        return shared_out("train.micro_batch", asked);
     }
     let per_part = global_batch / parts;
-    let fits = (1..=on_a_device.clamp(1, per_part)).rev().find(|&n| per_part.is_multiple_of(n));
+    let on_a_device = (micro_batch(recipe) as usize).clamp(1, per_part);
+    let fits = (1..=on_a_device).rev().find(|&n| per_part.is_multiple_of(n));
     Ok(fits.unwrap_or(1) * parts)
 }

@@ -28,32 +28,20 @@ use super::{Batch, Engine, EngineError, Ids, LossOutput};
 use crate::model::{Grads, ModelConfig, Params};
 use batch::{Pass, rows_of};
 use coda_hlo::{ElementType, Module, Sharding};
-use coda_manifests::{Compute, MeshShape};
+use coda_manifests::Xla;
 use coda_pjrt::{Buffer, PjrtError};
 use mesh::{batch_parts, batch_sharding, devices};
 use program::{Blueprint, Chunks, Geometry, geometry};
 use session::{Program, Session, Spread};
 use std::{collections::HashMap, path::PathBuf, rc::Rc, sync::Arc};
 
-/// Queries whose scores exist at a time where the manifest says nothing.
-pub const QUERY_CHUNK: usize = 512;
-
-/// Scored tokens whose logits exist at a time where the manifest says nothing.
-pub const LOSS_CHUNK: usize = 512;
-
 /// How the engine is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XlaOptions {
     /// The plugin's file.
     pub plugin: PathBuf,
-    /// The device mesh.
-    pub mesh: MeshShape,
-    /// Type of activations and products.
-    pub compute: Compute,
-    /// See [`QUERY_CHUNK`].
-    pub query_chunk: usize,
-    /// See [`LOSS_CHUNK`].
-    pub loss_chunk: usize,
+    /// Mesh, type and chunks, as a manifest has them.
+    pub xla: Xla,
 }
 
 /// Runs the model through XLA.
@@ -87,7 +75,7 @@ impl XlaEngine {
     /// # Errors
     /// If the plugin cannot be loaded, has too few devices, or the mesh does not fit the model.
     pub fn open(config: &ModelConfig, options: &XlaOptions) -> Result<Self, EngineError> {
-        let mesh = options.mesh;
+        let mesh = options.xla.mesh;
         let kv_heads = config.num_key_value_heads;
         if !kv_heads.is_multiple_of(mesh.tensor as usize) {
             return Err(EngineError::Mesh(format!(
@@ -104,16 +92,11 @@ impl XlaEngine {
             )));
         }
         let is_cpu = session.platform().0.eq_ignore_ascii_case("cpu");
-        let compute = match options.compute {
-            Compute::F32 => ElementType::F32,
-            Compute::Auto if is_cpu => ElementType::F32,
-            Compute::Bf16 | Compute::Auto => ElementType::Bf16,
-        };
-        let (query_chunk, loss_chunk) = (options.query_chunk, options.loss_chunk);
+        let auto = if is_cpu { ElementType::F32 } else { ElementType::Bf16 };
         Ok(Self {
             blueprint: Blueprint::new(config, mesh),
             session,
-            chunks: Chunks { compute, query_chunk, loss_chunk },
+            chunks: Chunks::of(options.xla, auto),
             programs: HashMap::new(),
             placed: None,
             rotary: HashMap::new(),
@@ -288,10 +271,8 @@ impl Engine for XlaEngine {
         ids: &Ids<'_>,
         positions: Option<&[usize]>,
     ) -> Result<Vec<f32>, EngineError> {
+        ids.check_positions(positions.unwrap_or_default())?;
         let tokens = ids.rows * ids.len;
-        if let Some(at) = positions.and_then(|all| all.iter().find(|&&p| p >= tokens)) {
-            return Err(EngineError::Batch(format!("position {at} of {tokens} tokens")));
-        }
         let geometry = self.geometry(ids.rows, ids.len, ids.segment_ids.is_some());
         let (ids, segments) = rows_of(ids, self.blueprint.config.vocab_size, &geometry)?;
         let mut places: Vec<i32> = match positions {

@@ -144,7 +144,7 @@ pub(super) fn update(
                 adafactor_step(graph, adafactor, kind, weight, gradient, own, scalars)
             }
         };
-        let new = if settings.bf16_weights {
+        let new = if settings.learner.bf16_weights {
             let rounded = graph.convert(new, ElementType::Bf16);
             graph.convert(rounded, ElementType::F32)
         } else {

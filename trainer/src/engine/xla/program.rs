@@ -7,11 +7,11 @@ use super::{
     optimizer::{self, StateTensorKind},
     weights::{Stacked, stack},
 };
-use crate::{model::ModelConfig, optim::OptimizerSettings};
+use crate::{engine::LearnerSettings, model::ModelConfig, optim::OptimizerSettings};
 use coda_hlo::{
     Argument, Body, Direction, DotAxes, ElementType, Graph, Module, Output, Shape, Sharding, Value,
 };
-use coda_manifests::MeshShape;
+use coda_manifests::{Compute, MeshShape, Xla};
 
 /// The fixed sizes of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -297,7 +297,7 @@ impl Blueprint {
         let (losses, sum, gradients) =
             self.all_passes(graph, geometry, &weights, &batch, rotary, scalars[0]);
         let norm = optimizer::global_norm(graph, &gradients);
-        let gradients = match settings.grad_clip {
+        let gradients = match settings.learner.grad_clip {
             Some(limit) => optimizer::clip(graph, &gradients, norm, limit),
             None => gradients,
         };
@@ -377,9 +377,7 @@ impl Blueprint {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StepSettings {
     pub optimizer: OptimizerSettings,
-    pub grad_clip: Option<f64>,
-    /// Whether weights are rounded to bf16 after the step.
-    pub bf16_weights: bool,
+    pub learner: LearnerSettings,
 }
 
 impl StateTensorKind {
@@ -416,10 +414,30 @@ pub(super) fn geometry(
     }
 }
 
+/// Queries whose scores, and scored tokens whose logits, exist at a time where the manifest says
+/// nothing.
+const CHUNK: usize = 512;
+
 /// In which pieces, and in which type, a program computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
     pub compute: ElementType,
     pub query_chunk: usize,
     pub loss_chunk: usize,
+}
+
+impl Chunks {
+    /// Those of a manifest; `auto` is the type where it leaves that open.
+    pub(super) fn of(xla: Xla, auto: ElementType) -> Self {
+        let chunk = |given: Option<u32>| given.map_or(CHUNK, |chunk| chunk as usize);
+        Self {
+            compute: match xla.compute {
+                Compute::Auto => auto,
+                Compute::F32 => ElementType::F32,
+                Compute::Bf16 => ElementType::Bf16,
+            },
+            query_chunk: chunk(xla.query_chunk),
+            loss_chunk: chunk(xla.loss_chunk),
+        }
+    }
 }
