@@ -4,7 +4,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("coda-random", &[]),
     ("coda-hlo", &[]),
     ("coda-manifests", &[]),
@@ -18,10 +18,12 @@ const ARROWS: [(&str, &[&str]); 15] = [
         &["coda-cli", "coda-curriculum", "coda-manifests", "coda-shards", "coda-stages"],
     ),
     ("coda-pjrt", &[]),
+    ("coda-cuda", &["coda-shards"]),
     (
         "coda-trainer",
         &[
             "coda-cli",
+            "coda-cuda",
             "coda-curriculum",
             "coda-hlo",
             "coda-manifests",
@@ -39,13 +41,14 @@ const ARROWS: [(&str, &[&str]); 15] = [
 ];
 
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
-const CONFINED: [(&str, &[&str]); 14] = [
+const CONFINED: [(&str, &[&str]); 15] = [
     ("polars", &["coda-ingest"]),
     ("tikv-jemalloc", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
     ("dfdx", &["coda-trainer"]),
     ("gemm", &["coda-trainer"]),
-    ("libloading", &["coda-pjrt"]),
+    ("cudarc", &["coda-cuda"]),
+    ("libloading", &["coda-cuda", "coda-pjrt"]),
     ("prost", &["coda-pjrt"]),
     ("tokenizers", &["coda-curriculum-cli", "coda-ingest", "coda-trainer"]),
     ("indicatif", &["coda-cli", "coda-ingest"]),
