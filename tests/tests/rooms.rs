@@ -4,7 +4,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("coda-random", &[]),
     ("coda-hlo", &[]),
     ("coda-manifests", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ),
     ("coda-pjrt", &[]),
     ("coda-cuda", &["coda-shards"]),
+    ("coda-cuda-emulator", &[]),
     (
         "coda-trainer",
         &[
@@ -48,7 +49,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ("dfdx", &["coda-trainer"]),
     ("gemm", &["coda-trainer"]),
     ("cudarc", &["coda-cuda"]),
-    ("libloading", &["coda-cuda", "coda-pjrt"]),
+    ("libloading", &["coda-cuda", "coda-cuda-emulator", "coda-pjrt"]),
     ("prost", &["coda-pjrt"]),
     ("tokenizers", &["coda-curriculum-cli", "coda-ingest", "coda-trainer"]),
     ("indicatif", &["coda-cli", "coda-ingest"]),

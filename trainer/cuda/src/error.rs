@@ -1,6 +1,5 @@
 //! What can go wrong between this process and a card.
 
-use coda_shards::commit::FileError;
 use thiserror::Error;
 
 /// Why something could not be done on a card.
@@ -69,9 +68,6 @@ pub enum CudaError {
     /// Sizes that do not fit together, or that a kernel is not made for.
     #[error("{0}")]
     Shape(String),
-    /// The cache of compiled kernels cannot be written.
-    #[error(transparent)]
-    Cache(#[from] FileError),
 }
 
 impl CudaError {

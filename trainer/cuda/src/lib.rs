@@ -4,25 +4,44 @@
 //! libraries are opened when they are first needed ([`Library`]), and what is missing is a
 //! [`CudaError`] with a hint.
 //!
+//! A [`Card`] has the operations of a transformer, forward and backward, as methods. They take
+//! [`Span`]s of [`Block`]s, check what fits together, and are queued on one stream.
+//!
 //! ```no_run
-//! use coda_cuda::{Arena, Device, Stream};
+//! use coda_cuda::{Card, Element, Span};
 //!
 //! # fn main() -> Result<(), coda_cuda::CudaError> {
-//! let device = Device::open(0)?;
-//! let stream = Stream::new(&device)?;
-//! let arena = Arena::on(&stream);
-//! let block = arena.block(1 << 20)?;
-//! assert_eq!(block.pointer() % 256, 0);
+//! let card = Card::open(0)?;
+//! let values = card.upload(&[3.0_f32, 4.0])?;
+//! let out = card.room(Element::F64, 1)?;
+//! card.sum_of_squares(
+//!     Span::of(&values, Element::F32, 0, 2)?,
+//!     Span::of(&out, Element::F64, 0, 1)?,
+//! )?;
+//! assert_eq!(card.read::<f64>(Span::of(&out, Element::F64, 0, 1)?)?, [25.0]);
 //! # Ok(())
 //! # }
 //! ```
 
 mod arena;
+mod card;
+mod compile;
 mod device;
 mod error;
+mod gemm;
+mod launch;
 mod libraries;
+mod ops;
+mod span;
 
 pub use arena::{Arena, ArenaUse, Block, CardMemory, Source};
+pub use card::{Card, PinnedBytes, Sent, Value};
+pub use compile::{KERNEL_FILES, KernelFile, cache_folder};
 pub use device::{Device, DeviceInfo, Event, Stream, device_count};
 pub use error::CudaError;
-pub use libraries::Library;
+pub use gemm::{Order, Product};
+pub use libraries::{Library, look_in};
+pub use ops::{
+    AdafactorStep, AdamwStep, AttentionSizes, FactoredMoments, Parameter, RopeTables, Statistics,
+};
+pub use span::{Element, Span};

@@ -1,16 +1,16 @@
 //! NVIDIA's libraries: where they are, and that they are there before the first call.
 //!
 //! cudarc opens a library when a function of it is first called, and panics if there is none. So
-//! every way to the card begins with [`Library::open`]. Beyond the system's own search it looks
-//! where toolkits and Python's wheels put libraries: once a library is loaded by its path, the
-//! system finds it by its name.
+//! every way to the card begins with [`Library::open`]. It looks first in the folders that it was
+//! told of, then where the system does, then where toolkits and Python's wheels put libraries: once
+//! a library is loaded by its path, the system finds it by its name.
 
 use crate::CudaError;
 use std::{
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// A library of NVIDIA's.
@@ -29,7 +29,10 @@ pub enum Library {
 }
 
 /// Libraries that were loaded by their paths; they stay until the process ends.
-static LOADED: Mutex<Vec<libloading::os::unix::Library>> = Mutex::new(Vec::new());
+static LOADED: Mutex<Vec<(PathBuf, libloading::os::unix::Library)>> = Mutex::new(Vec::new());
+
+/// Folders that [`look_in`] was told of.
+static TOLD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 impl Library {
     /// Makes sure that calls into the library find it.
@@ -37,7 +40,8 @@ impl Library {
     /// # Errors
     /// [`CudaError::NoLibrary`] if it is nowhere.
     pub fn open(self) -> Result<(), CudaError> {
-        if self.present() || self.load_from_known_places() && self.present() {
+        self.load_from(&told_of());
+        if self.present() || self.load_from(&known_places()) && self.present() {
             return Ok(());
         }
         let (library, purpose, hint) = self.words();
@@ -86,50 +90,90 @@ impl Library {
         }
     }
 
-    fn load_from_known_places(self) -> bool {
-        use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_NOW};
-        for folder in folders() {
-            for file in self.files() {
-                let path = folder.join(file);
-                if !path.is_file() {
-                    continue;
+    /// Loads the library from the first folder that has it.
+    fn load_from(self, folders: &[PathBuf]) -> bool {
+        let files = folders.iter().flat_map(|f| self.files().iter().map(move |file| f.join(file)));
+        for path in files.filter(|path| path.is_file()) {
+            // NVRTC looks for this one by name alone.
+            if self == Self::Nvrtc {
+                for path in siblings(&path, "libnvrtc-builtins.so") {
+                    load(&path);
                 }
-                // SAFETY: as in `present`.
-                if let Ok(library) = unsafe { Loaded::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
-                    LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(library);
-                    return true;
-                }
+            }
+            if load(&path) {
+                return true;
             }
         }
         false
     }
 }
 
-/// Folders in which libraries may lie: those of `CODA_CUDA_LIBRARIES`, toolkits, the wheels of the
-/// active Python environment.
-fn folders() -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = env::var_os("CODA_CUDA_LIBRARIES")
-        .map(|list| env::split_paths(&list).collect())
-        .unwrap_or_default();
+/// Adds a folder in which libraries are looked for before anywhere else.
+pub fn look_in(folder: &Path) {
+    let mut told = lock(&TOLD);
+    if !told.iter().any(|known| known == folder) {
+        told.push(folder.to_owned());
+    }
+}
+
+/// Folders that the user or the program has named.
+fn told_of() -> Vec<PathBuf> {
+    let variable = env::var_os("CODA_CUDA_LIBRARIES");
+    let of_user = variable.iter().flat_map(env::split_paths);
+    lock(&TOLD).iter().cloned().chain(of_user).collect()
+}
+
+/// Folders of toolkits and of the active Python environment's wheels.
+fn known_places() -> Vec<PathBuf> {
     let toolkits =
         ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
-    folders
-        .extend(toolkits.chain([PathBuf::from("/usr/local/cuda")]).map(|root| root.join("lib64")));
+    let mut folders: Vec<PathBuf> =
+        toolkits.chain([PathBuf::from("/usr/local/cuda")]).map(|root| root.join("lib64")).collect();
     if let Some(environment) = env::var_os("VIRTUAL_ENV").or_else(|| env::var_os("CONDA_PREFIX")) {
         folders.extend(wheel_folders(Path::new(&environment)));
     }
     folders
 }
 
+fn load(path: &Path) -> bool {
+    use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_NOW};
+    let mut loaded = lock(&LOADED);
+    if loaded.iter().any(|(known, _)| known == path) {
+        return true;
+    }
+    // SAFETY: NVIDIA's libraries, whose initialisers are made to be run at any time.
+    match unsafe { Loaded::open(Some(path), RTLD_NOW | RTLD_GLOBAL) } {
+        Ok(library) => {
+            loaded.push((path.to_owned(), library));
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Files beside `path` whose names begin so.
+fn siblings(path: &Path, start: &str) -> Vec<PathBuf> {
+    let begins = |path: &PathBuf| {
+        path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(start))
+    };
+    path.parent().map(entries).unwrap_or_default().into_iter().filter(begins).collect()
+}
+
+/// What a folder holds, by name.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
+    paths.sort();
+    paths
+}
+
 /// `lib/python*/site-packages/nvidia/*/lib` of a Python environment.
 fn wheel_folders(environment: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| -> Vec<PathBuf> {
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-            .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
-            .unwrap_or_default();
-        paths.sort();
-        paths
-    };
     let python = |path: &PathBuf| {
         path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("python"))
     };

@@ -1,0 +1,51 @@
+//! Stand-ins for NVIDIA's libraries, by which tests run the CUDA engine on a machine without a card.
+//!
+//! `libcuda`, `libnvrtc` and `libcublasLt` as small C++ programs that have the functions that
+//! `coda-cuda` calls. The compiler of kernels compiles *the kernels' own text* for the CPU; a launch
+//! runs every thread of a block as a coroutine, with barriers, shuffles and the tensor cores'
+//! products as the PTX manual defines them. So index arithmetic, shared memory, barriers and launch
+//! geometry are those of the real run.
+//!
+//! It is stricter than a card where that is cheap: memory and shared memory begin as NaN; a write
+//! past an allocation is found; work runs only when something waits for it, so that a missing wait
+//! shows; threads run in one order or in the opposite one ([`reverse`]), so that a missing barrier
+//! shows.
+//!
+//! It cannot show what the hardware does: rounding inside a tensor core, speed, real concurrency.
+
+use std::path::{Path, PathBuf};
+
+/// The variable that limits the memory of the emulated card, in bytes.
+pub const MEMORY: &str = "CODA_EMULATOR_MEMORY";
+
+/// The variable by which `coda-cuda` is told where libraries lie.
+pub const LIBRARIES: &str = "CODA_CUDA_LIBRARIES";
+
+/// The folder with the libraries, for [`LIBRARIES`].
+#[must_use]
+pub fn folder() -> &'static Path {
+    Path::new(env!("OUT_DIR"))
+}
+
+/// The stand-in for the driver.
+#[must_use]
+pub fn driver() -> PathBuf {
+    folder().join("libcuda.so.1")
+}
+
+/// Whether the threads of a block run from the last to the first, from the next launch on, in this
+/// process.
+///
+/// # Panics
+/// If the stand-in for the driver cannot be loaded, which the build script has made.
+pub fn reverse(reverse: bool) {
+    // SAFETY: the library has no initialisers that matter, and the function takes one number.
+    unsafe {
+        let library = libloading::Library::new(driver()).expect("the stand-in that was built");
+        let set: libloading::Symbol<unsafe extern "C" fn(i32) -> i32> =
+            library.get(b"emulator_reverse").expect("a function of ours");
+        set(i32::from(reverse));
+        // The driver stays loaded.
+        std::mem::forget(library);
+    }
+}

@@ -1,0 +1,85 @@
+// SwiGLU, sums, casts, and moving rows. Every thread takes eight values; counts are in eights.
+
+// y = silu(gate) * up.
+KERNEL(256, swiglu_forward, const bf16* __restrict__ gate, const bf16* __restrict__ up,
+       bf16* __restrict__ y, u64 eights) {
+    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;
+    if (at >= eights) return;
+    const Eight g = load8(gate + at * 8), u = load8(up + at * 8);
+    Eight out;
+#pragma unroll
+    for (int i = 0; i < 8; i++) out.v[i] = g.v[i] / (1.0f + expf(-g.v[i])) * u.v[i];
+    store8(y + at * 8, out);
+}
+
+// With s = sigmoid(gate): g_gate = gy up (s + gate s (1 - s)), g_up = gy gate s.
+KERNEL(256, swiglu_backward, bf16* __restrict__ g_gate, bf16* __restrict__ g_up,
+       const bf16* __restrict__ gy, const bf16* __restrict__ gate, const bf16* __restrict__ up,
+       u64 eights) {
+    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;
+    if (at >= eights) return;
+    const Eight g = load8(gate + at * 8), u = load8(up + at * 8), grad = load8(gy + at * 8);
+    Eight of_gate, of_up;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float s = 1.0f / (1.0f + expf(-g.v[i]));
+        const float silu = g.v[i] * s;
+        of_gate.v[i] = grad.v[i] * u.v[i] * (s + silu * (1.0f - s));
+        of_up.v[i] = grad.v[i] * silu;
+    }
+    store8(g_gate + at * 8, of_gate);
+    store8(g_up + at * 8, of_up);
+}
+
+// into += from.
+KERNEL(256, add_into, bf16* __restrict__ into, const bf16* __restrict__ from, u64 eights) {
+    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;
+    if (at >= eights) return;
+    Eight a = load8(into + at * 8);
+    const Eight b = load8(from + at * 8);
+#pragma unroll
+    for (int i = 0; i < 8; i++) a.v[i] += b.v[i];
+    store8(into + at * 8, a);
+}
+
+// Rounds f32 values to bf16. Counts need not be multiples of eight.
+KERNEL(256, round_to_bf16, const float* __restrict__ from, bf16* __restrict__ into, u64 count) {
+    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;
+    if (at < count) into[at] = narrow(from[at]);
+}
+
+// out[i] = rows[indices[i]]: embeddings of ids, or hidden states of scored tokens. One block a row.
+KERNEL(128, gather_rows, const bf16* __restrict__ rows, const unsigned* __restrict__ indices,
+       bf16* __restrict__ out, int width) {
+    const u64 from = u64(indices[blockIdx.x]) * width, to = u64(blockIdx.x) * width;
+    for (int c = threadIdx.x * 8; c < width; c += 128 * 8) store8(out + to + c, load8(rows + from + c));
+}
+
+// out[indices[i]] = rows[i]; no index comes twice.
+KERNEL(128, scatter_rows, const bf16* __restrict__ rows, const unsigned* __restrict__ indices,
+       bf16* __restrict__ out, int width) {
+    const u64 from = u64(blockIdx.x) * width, to = u64(indices[blockIdx.x]) * width;
+    for (int c = threadIdx.x * 8; c < width; c += 128 * 8) store8(out + to + c, load8(rows + from + c));
+}
+
+// The gradient of embeddings: grad[ids[i]] += the sum of gy[tokens[k]] for k in
+// starts[i]..starts[i + 1], first token first. One block for each id that occurs, so nothing is
+// written by two blocks.
+KERNEL(128, embedding_backward, float* __restrict__ grad, const bf16* __restrict__ gy,
+       const unsigned* __restrict__ ids, const unsigned* __restrict__ starts,
+       const unsigned* __restrict__ tokens, int width) {
+    float* into = grad + u64(ids[blockIdx.x]) * width;
+    const unsigned first = starts[blockIdx.x], last = starts[blockIdx.x + 1];
+    for (int c = threadIdx.x * 8; c < width; c += 128 * 8) {
+        float sums[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) sums[i] = 0.0f;
+        for (unsigned k = first; k < last; k++) {
+            const Eight g = load8(gy + u64(tokens[k]) * width + c);
+#pragma unroll
+            for (int i = 0; i < 8; i++) sums[i] += g.v[i];
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) into[c + i] += sums[i];
+    }
+}

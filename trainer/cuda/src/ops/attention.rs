@@ -1,0 +1,187 @@
+//! Attention by tiles.
+
+use super::{int, norm::head_refused};
+use crate::{
+    Block, Card, CudaError, Element, Span,
+    launch::{Argument as Arg, Geometry, Kernel},
+};
+
+/// Queries (or keys) of a block.
+const TILE: usize = 64;
+/// Keys (or queries) at a time of the backward pass.
+const SMALL: usize = 32;
+const THREADS: u32 = 128;
+
+/// The sizes of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionSizes {
+    /// Rows of the batch (B).
+    pub rows: usize,
+    /// Tokens per row (L).
+    pub len: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head: 64 or 128.
+    pub head: usize,
+}
+
+/// What the forward pass keeps for the backward pass: `[rows, heads, len]`, f32.
+#[derive(Debug)]
+pub struct Statistics(Block);
+
+impl AttentionSizes {
+    fn queries(&self) -> usize {
+        self.rows * self.len * self.heads * self.head
+    }
+
+    fn keys(&self) -> usize {
+        self.rows * self.len * self.kv_heads * self.head
+    }
+
+    fn statistics(&self) -> usize {
+        self.rows * self.heads * self.len
+    }
+
+    /// `log2(e) / sqrt(head)`: scores are kept as powers of two.
+    #[allow(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
+    fn scale(&self) -> f32 {
+        (std::f64::consts::LOG2_E / (self.head as f64).sqrt()) as f32
+    }
+
+    fn check(&self) -> Result<(), CudaError> {
+        if !matches!(self.head, 64 | 128) {
+            return Err(head_refused(self.head));
+        }
+        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) || self.len == 0 {
+            return Err(CudaError::Shape(format!("an attention of {self:?}")));
+        }
+        Ok(())
+    }
+
+    /// Bytes of shared memory of a block that holds so many rows of a head, 16 bytes apart more
+    /// than they are long.
+    fn shared(&self, rows: usize) -> u32 {
+        u32::try_from(rows * (self.head + 8) * 2).expect("some KiB")
+    }
+
+    fn numbers(&self) -> Result<[Arg; 4], CudaError> {
+        Ok([
+            Arg::Int(int(self.len)?),
+            Arg::Int(int(self.heads)?),
+            Arg::Int(int(self.kv_heads)?),
+            Arg::Float(self.scale()),
+        ])
+    }
+
+    fn kernel(&self, narrow: &'static str, wide: &'static str) -> Kernel {
+        let name = if self.head == 64 { narrow } else { wide };
+        Kernel { file: "attention.cu", name, threads: THREADS }
+    }
+}
+
+/// The keys each token reads, or 0: all of its row.
+fn ranges_at(ranges: Option<Span<'_>>, sizes: &AttentionSizes) -> Result<u64, CudaError> {
+    match ranges {
+        Some(ranges) => ranges.need("ranges of keys", Element::Pair, sizes.rows * sizes.len),
+        None => Ok(0),
+    }
+}
+
+impl Card {
+    /// `softmax(q · kᵀ / sqrt(head)) · v` in both directions: `q` and `y` `[B·L, heads · head]`, `k`
+    /// and `v` `[B·L, kv_heads · head]`. `ranges` `[B·L]` are the keys `[x, y)` of its row that a
+    /// token reads: they never fall, and a token's range holds the tokens whose ranges hold it.
+    ///
+    /// # Errors
+    /// If sizes do not fit.
+    pub fn attention(
+        &self,
+        [q, k, v]: [Span<'_>; 3],
+        sizes: &AttentionSizes,
+        ranges: Option<Span<'_>>,
+        y: Span<'_>,
+    ) -> Result<Statistics, CudaError> {
+        sizes.check()?;
+        let log_sums = self.room(Element::F32, sizes.statistics())?;
+        let [length, heads, kv_heads, scale] = sizes.numbers()?;
+        let mut arguments = [
+            Arg::Pointer(q.need("queries", Element::Bf16, sizes.queries())?),
+            Arg::Pointer(k.need("keys", Element::Bf16, sizes.keys())?),
+            Arg::Pointer(v.need("values", Element::Bf16, sizes.keys())?),
+            Arg::Pointer(ranges_at(ranges, sizes)?),
+            Arg::Pointer(y.need("result", Element::Bf16, sizes.queries())?),
+            Arg::Pointer(log_sums.pointer()),
+            length,
+            heads,
+            kv_heads,
+            scale,
+        ];
+        let grid = Geometry::grid([sizes.len.div_ceil(TILE), sizes.heads, sizes.rows])?;
+        let geometry = Geometry { shared: sizes.shared(2 * TILE), ..grid };
+        let kernel = sizes.kernel("attention_forward_64", "attention_forward_128");
+        self.kernels.launch(kernel, geometry, &mut arguments)?;
+        Ok(Statistics(log_sums))
+    }
+
+    /// Sends `gy` back through [`Card::attention`] into `gq`, `gk` and `gv`, which are overwritten.
+    /// Every sum has a fixed order.
+    ///
+    /// # Errors
+    /// If sizes do not fit.
+    pub fn attention_backward(
+        &self,
+        [q, k, v, y, gy]: [Span<'_>; 5],
+        statistics: &Statistics,
+        sizes: &AttentionSizes,
+        ranges: Option<Span<'_>>,
+        [gq, gk, gv]: [Span<'_>; 3],
+    ) -> Result<(), CudaError> {
+        sizes.check()?;
+        let n = sizes.queries();
+        let deltas = self.room(Element::F32, sizes.statistics())?;
+        let [length, heads, kv_heads, scale] = sizes.numbers()?;
+        let gy_at = gy.need("gy", Element::Bf16, n)?;
+        let items = sizes.statistics();
+        let mut arguments = [
+            Arg::Pointer(y.need("result", Element::Bf16, n)?),
+            Arg::Pointer(gy_at),
+            Arg::Pointer(deltas.pointer()),
+            Arg::Int(int(items)?),
+            heads,
+            length,
+        ];
+        let kernel = sizes.kernel("attention_deltas_64", "attention_deltas_128");
+        self.kernels.launch(kernel, Geometry::line(items.div_ceil(4))?, &mut arguments)?;
+
+        let inputs = [
+            Arg::Pointer(q.need("queries", Element::Bf16, n)?),
+            Arg::Pointer(k.need("keys", Element::Bf16, sizes.keys())?),
+            Arg::Pointer(v.need("values", Element::Bf16, sizes.keys())?),
+            Arg::Pointer(gy_at),
+            Arg::Pointer(statistics.0.pointer()),
+            Arg::Pointer(deltas.pointer()),
+            Arg::Pointer(ranges_at(ranges, sizes)?),
+        ];
+        let numbers = [length, heads, kv_heads, scale];
+        let shared = sizes.shared(2 * TILE + 2 * SMALL);
+        let tiles = sizes.len.div_ceil(TILE);
+
+        let outputs = [
+            Arg::Pointer(gk.need("gk", Element::Bf16, sizes.keys())?),
+            Arg::Pointer(gv.need("gv", Element::Bf16, sizes.keys())?),
+        ];
+        let mut arguments = [&inputs[..], &outputs, &numbers].concat();
+        let geometry = Geometry { shared, ..Geometry::grid([tiles, sizes.kv_heads, sizes.rows])? };
+        let kernel = sizes.kernel("attention_backward_keys_64", "attention_backward_keys_128");
+        self.kernels.launch(kernel, geometry, &mut arguments)?;
+
+        let outputs = [Arg::Pointer(gq.need("gq", Element::Bf16, n)?)];
+        let mut arguments = [&inputs[..], &outputs, &numbers].concat();
+        let geometry = Geometry { shared, ..Geometry::grid([tiles, sizes.heads, sizes.rows])? };
+        let kernel =
+            sizes.kernel("attention_backward_queries_64", "attention_backward_queries_128");
+        self.kernels.launch(kernel, geometry, &mut arguments)
+    }
+}
