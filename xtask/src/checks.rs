@@ -37,6 +37,7 @@ const CHECKS: [Check; 5] = [
     }),
     ("test", || {
         plugin::prepare()?;
+        plugin::prepare_nvrtc()?;
         process::run(
             process::cargo()
                 .args(["test", "--release", "--locked", "--workspace"])

@@ -29,7 +29,7 @@ enum Task {
     Test(checks::Test),
     /// The heavy outside judges: `PyTorch` and transformers from `PyPI` (some GB) on our numbers.
     Judges(python::Judges),
-    /// Download the `PJRT` plugin for the CPU that the tests run programs on, and print its path.
+    /// Download what the tests load, the `PJRT` plugin for the CPU and `NVRTC`, and print the paths.
     Plugin,
     /// Licences, bans and sources of all dependencies (installs cargo-deny once).
     Deny,

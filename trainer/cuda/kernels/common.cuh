@@ -9,7 +9,7 @@
 typedef unsigned long long u64;
 
 #define KERNEL(threads, name, ...) \
-    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+    extern "C" __global__ void __launch_bounds__(threads, 1) name(__VA_ARGS__)
 #define DYNAMIC_SHARED(name) extern __shared__ uint4 name[]
 
 // Rounds two values to bf16, ties to even; `low` lies at the lower address.

@@ -46,22 +46,40 @@ impl KernelFile {
     /// # Errors
     /// If NVRTC is missing or refuses the kernels.
     pub fn compile(&self, arch: &str) -> Result<Vec<u8>, CudaError> {
+        self.compile_with(arch, &[]).map(|(code, _)| code)
+    }
+
+    /// As [`KernelFile::compile`], with more options of the compiler, and with what it said.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile_with(
+        &self,
+        arch: &str,
+        options: &[&str],
+    ) -> Result<(Vec<u8>, String), CudaError> {
         Library::Nvrtc.open()?;
-        let text = CString::new(self.source()).expect("kernels have no zero bytes");
-        let name = CString::new(self.name).expect("names have no zero bytes");
+        let refused =
+            |log: String| CudaError::Compile { file: self.name, arch: arch.to_owned(), log };
+        let c_string =
+            |text: String| CString::new(text).map_err(|error| refused(error.to_string()));
+        let (text, name) = (c_string(self.source())?, c_string(self.name.to_owned())?);
         let failed = |call| {
             move |error: NvrtcError| CudaError::Library { call, status: format!("{:?}", error.0) }
         };
         let program = Program(
             result::create_program(&text, Some(&name)).map_err(failed("nvrtcCreateProgram"))?,
         );
-        let options = [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()];
+        let own = [format!("--gpu-architecture={arch}"), "--std=c++17".to_owned()];
+        let options: Vec<String> =
+            own.into_iter().chain(options.iter().map(|&option| option.to_owned())).collect();
         // SAFETY: the program was created above and lives until the end of the function.
         unsafe {
-            if result::compile_program(program.0, &options).is_err() {
-                let log = result::get_program_log(program.0).unwrap_or_else(|_| vec![0]);
-                let log = CStr::from_ptr(log.as_ptr()).to_string_lossy().trim().to_owned();
-                return Err(CudaError::Compile { file: self.name, arch: arch.to_owned(), log });
+            let compiled = result::compile_program(program.0, &options);
+            let log = result::get_program_log(program.0).unwrap_or_else(|_| vec![0]);
+            let log = CStr::from_ptr(log.as_ptr()).to_string_lossy().trim().to_owned();
+            if compiled.is_err() {
+                return Err(refused(log));
             }
             let mut size = 0;
             sys::nvrtcGetCUBINSize(program.0, &raw mut size)
@@ -71,7 +89,7 @@ impl KernelFile {
             sys::nvrtcGetCUBIN(program.0, code.as_mut_ptr().cast())
                 .result()
                 .map_err(failed("nvrtcGetCUBIN"))?;
-            Ok(code)
+            Ok((code, log))
         }
     }
 

@@ -5,7 +5,11 @@ use cudarc::cublaslt::{
     result::{self, CublasError},
     sys::{self, cublasLtMatmulDescAttributes_t as Attribute, cudaDataType},
 };
-use std::{cell::RefCell, collections::HashMap, ffi::c_void, mem::size_of_val};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, hash_map::Entry},
+    ffi::c_void,
+};
 
 /// Room that a product may use beside its matrices.
 const WORKSPACE: usize = 32 << 20;
@@ -170,10 +174,10 @@ impl Products {
     fn run(&self, key: Key, [left, right, add, out]: [u64; 4], keep: f32) -> Result<(), CudaError> {
         self.stream.device().bind()?;
         let mut plans = self.plans.borrow_mut();
-        if !plans.contains_key(&key) {
-            plans.insert(key, self.plan(key)?);
-        }
-        let plan = &plans[&key];
+        let plan = match plans.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(self.plan(key)?),
+        };
         let one = 1.0_f32;
         let at = |pointer: u64| pointer as *const c_void;
         // SAFETY: the plan's descriptions live; the caller checked that the matrices are as large

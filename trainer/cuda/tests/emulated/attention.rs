@@ -15,9 +15,10 @@ fn reference(
     let [mut y, mut gq] = [0; 2].map(|_| vec![0.0; q.len()]);
     let [mut gk, mut gv] = [0; 2].map(|_| vec![0.0; k.len()]);
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    for token in 0..rows * len {
+    assert_eq!(ranges.len(), rows * len);
+    for (token, range) in ranges.iter().enumerate() {
         let start = token / len * len;
-        let range = ranges[token].map(|key| start + usize::try_from(key).unwrap());
+        let range = range.map(|key| start + usize::try_from(key).unwrap());
         for h in 0..heads {
             let at = (token * heads + h) * head;
             let of = |key: usize| (key * kv_heads + h / (heads / kv_heads)) * head;

@@ -14,7 +14,7 @@ fn what_was_sent_is_there_once_it_was_received() {
     assert_eq!(starts, [0, 16]);
     let sent = card.send(&host).unwrap();
     card.receive(&sent).unwrap();
-    let sum = card.upload(&vec![bf16::ONE; 64]).unwrap();
+    let sum = card.upload(&[bf16::ONE; 64]).unwrap();
     let arrived = Span::of(&sent.block, Element::Bf16, 8, 64).unwrap();
     card.add(all::<bf16>(&sum), arrived).unwrap();
     for (sum, value) in read_bf16(&card, &sum).iter().zip(&values) {
