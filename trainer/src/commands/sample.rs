@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Positions in a block when a cache is asked for without a block length.
-const BLOCK_LENGTH: usize = 32;
+const BLOCK_LENGTH: usize = 128;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +72,7 @@ pub(super) struct Sample {
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
     /// Fill this many positions before going on to the next; without it the text is one block (with
-    /// --cache: 32).
+    /// --cache: 128).
     #[arg(long, value_name = "N")]
     block_length: Option<usize>,
     /// Keys and values to keep while a block is filled: `none`, `prefix` (what stands before it) or

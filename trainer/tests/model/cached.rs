@@ -129,7 +129,7 @@ fn spans_that_do_not_fit_are_refused_by_name() {
         assert!(matches!(error, EngineError::Batch(_)));
         assert!(error.to_string().contains(word), "{error}");
     }
-    decoder.decode(&[span.clone()]).expect("a refusal leaves the slots alone");
+    decoder.decode(std::slice::from_ref(&span)).expect("a refusal leaves the slots alone");
     decoder.forget(1);
     decoder.decode(&[span]).expect_err("nothing is kept any more");
 }

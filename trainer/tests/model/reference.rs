@@ -93,11 +93,10 @@ impl Reference {
             .iter()
             .map(|&id| self.params[0][id as usize * d..][..d].to_vec())
             .collect();
-        for layer in 0..c.num_hidden_layers {
+        for (layer, [k, v]) in memory.iter_mut().enumerate() {
             let w = |part: usize| self.params[1 + layer * 11 + part].as_slice();
             let h: Rows = x.iter().map(|x| self.norm(x, w(0))).collect();
             let q = self.heads(&h, window.start, w(1), w(4));
-            let [k, v] = &mut memory[layer];
             k.splice(window.clone(), self.heads(&h, window.start, w(2), w(5)));
             v.splice(window.clone(), h.iter().map(|h| map(h, w(3))));
             for i in window.clone() {
