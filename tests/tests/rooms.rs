@@ -4,7 +4,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("coda-random", &[]),
     ("coda-hlo", &[]),
     ("coda-manifests", &[]),
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("coda-pjrt", &[]),
     ("coda-cuda", &["coda-shards"]),
     ("coda-cuda-emulator", &[]),
+    ("coda-sandbox", &[]),
     (
         "coda-trainer",
         &[
@@ -31,24 +32,26 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "coda-pjrt",
             "coda-pjrt",
             "coda-random",
+            "coda-sandbox",
             "coda-shards",
             "coda-stages",
         ],
     ),
     ("coda-tests", &[]),
     ("coda-bench-ingest", &["coda-ingest", "coda-manifests", "coda-shards"]),
-    ("coda-benches", &["coda-random", "coda-shards", "coda-trainer"]),
+    ("coda-benches", &["coda-random", "coda-trainer"]),
     ("xtask", &["coda-cli"]),
 ];
 
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
-const CONFINED: [(&str, &[&str]); 15] = [
+const CONFINED: [(&str, &[&str]); 17] = [
     ("polars", &["coda-ingest"]),
     ("tikv-jemalloc", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
     ("dfdx", &["coda-trainer"]),
     ("gemm", &["coda-trainer"]),
     ("cudarc", &["coda-cuda"]),
+    ("landlock", &["coda-sandbox"]),
     ("libloading", &["coda-cuda", "coda-cuda-emulator", "coda-pjrt"]),
     ("prost", &["coda-pjrt"]),
     ("tokenizers", &["coda-curriculum-cli", "coda-ingest", "coda-trainer"]),
@@ -57,6 +60,7 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ("reqwest", &["coda-ingest"]),
     ("ring", &["coda-ingest"]),
     ("rustls", &["coda-ingest"]),
+    ("seccompiler", &["coda-sandbox"]),
     ("tokio", &["coda-ingest"]),
 ];
 
