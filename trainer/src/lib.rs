@@ -10,6 +10,7 @@ pub mod ahead;
 pub mod checkpoint;
 pub mod commands;
 pub mod engine;
+pub mod evaluate;
 pub mod feed;
 pub mod fit;
 pub mod launch;

@@ -50,7 +50,7 @@ struct Cli {
 enum Command {
     /// Fill in masks: continue a prompt, or fill holes in a text.
     Sample(sample::Sample),
-    /// Measure the held-out loss of a checkpoint on a shard set.
+    /// Measure the held-out loss of a checkpoint on a shard set, or judge programs.
     Eval(eval::Eval),
     /// Show parameters, work per step and memory of a run before starting it.
     Plan(plan::Plan),
@@ -65,6 +65,9 @@ enum Command {
     /// What `plan --aot` starts: compiles the job on stdin in a process of its own.
     #[command(hide = true)]
     CompileAhead,
+    /// What an evaluation starts: shuts itself in and becomes a solution's program.
+    #[command(hide = true)]
+    Sandboxed,
 }
 
 /// Parses the command line and runs what it says.
@@ -83,5 +86,8 @@ pub fn main() -> Result<Exit, Failure> {
         Some(Command::Export(export)) => export.run(),
         Some(Command::Check(check)) => check.run(),
         Some(Command::CompileAhead) => crate::ahead::serve(),
+        Some(Command::Sandboxed) => {
+            coda_sandbox::enter().map(|()| Exit::Done).map_err(Failure::check_failed)
+        }
     }
 }

@@ -9,8 +9,6 @@ pub struct Choice {
     pub token: u32,
     /// How sure the model is, by the algorithm's measure: higher is surer.
     pub confidence: f32,
-    /// The token's probability in the distribution that it was chosen from.
-    pub probability: f32,
 }
 
 /// How logits become a distribution.
@@ -57,8 +55,7 @@ pub fn choose(
         }
         Algorithm::Entropy => probabilities.iter().map(|&p| p * (p + 1e-10).ln()).sum(),
     };
-    let probability = probabilities[token];
-    Choice { token: u32::try_from(token).expect("token ids are 32 bits"), confidence, probability }
+    Choice { token: u32::try_from(token).expect("token ids are 32 bits"), confidence }
 }
 
 /// The first of the largest values.

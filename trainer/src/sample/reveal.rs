@@ -118,8 +118,7 @@ mod tests {
     use super::{Choice, order_draws, quota, reveal_confident, reveal_origin};
 
     fn choices(confidences: &[f32]) -> Vec<Choice> {
-        let choice = |&confidence| Choice { token: 0, confidence, probability: confidence };
-        confidences.iter().map(choice).collect()
+        confidences.iter().map(|&confidence| Choice { token: 0, confidence }).collect()
     }
 
     #[test]

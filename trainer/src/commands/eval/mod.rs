@@ -1,4 +1,6 @@
-//! `coda-trainer eval`.
+//! `coda-trainer eval`: the held-out loss of a checkpoint, and what its programs are worth.
+
+mod code;
 
 use super::engines::EngineArgs;
 use super::inputs::{ManifestArgs, Rows};
@@ -7,20 +9,46 @@ use crate::{
     feed::HeldOutRows,
     fit::{held_out_loss, micro_batch},
 };
-use clap::Args;
+use clap::{Args, Subcommand};
 use coda_cli::{Exit, Failure, print_json, print_text};
 use coda_manifests::{Engine as EngineKey, HeldOutLoss, Recompute};
 use serde::Serialize;
 use std::{path::PathBuf, time::Instant};
 
-/// The options of an evaluation.
+/// An evaluation.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Eval {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    held_out: HeldOut,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Judge programs: HumanEval, HumanEval+, MBPP, MBPP+ and HumanEval-Infilling.
+    Code(code::Code),
+}
+
+impl Eval {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Some(Command::Code(code)) => code.run(),
+            None => self.held_out.run(),
+        }
+    }
+}
+
+/// The options of a held-out loss.
+#[derive(Args)]
+struct HeldOut {
     #[command(flatten)]
     manifest: ManifestArgs,
     /// A checkpoint, Hugging Face directory or run.
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    // Optional for the type only: with a subcommand nobody asks for it.
+    #[arg(long, value_name = "DIR", required = true)]
+    checkpoint: Option<PathBuf>,
     /// Held-out rows to measure on; without it, all of them.
     #[arg(long, value_name = "N")]
     rows: Option<u64>,
@@ -41,13 +69,14 @@ struct Evaluated {
     seconds: f64,
 }
 
-impl Eval {
-    pub(super) fn run(self) -> Result<Exit, Failure> {
+impl HeldOut {
+    fn run(self) -> Result<Exit, Failure> {
         let started = Instant::now();
         self.engine.check(EngineKey::Auto)?;
         let manifest = self.manifest.load(&[])?;
         let Rows { dir, recipe, feed, .. } = self.manifest.rows(&manifest)?;
-        let checkpoint = Store::locate(&self.checkpoint)?;
+        let named = self.checkpoint.as_deref();
+        let checkpoint = Store::locate(named.ok_or_else(|| Failure::usage("give --checkpoint"))?)?;
         let (config, params) = HfWeights::open(&checkpoint)?.read()?;
         let mut engine = self.engine.open(&config, Recompute::None)?;
         let held_out = HeldOutRows::choose(&feed, self.rows.unwrap_or(u64::MAX));

