@@ -20,6 +20,7 @@ from verdict import Bench, Difference
 
 JUDGES = (
     "frozen", "gradients", "steps", "checkpoints", "sampling", "rendering", "torch_feed", "exports",
+    "evaluating",
 )  # fmt: skip
 
 

@@ -41,9 +41,8 @@ def check_package(folder: Path, packed: Path, work: Path) -> str:
     start = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     if start is None:
         raise Difference("the README of the package shows no start")
-    sets = work / "runs" / "quickstart" / "shards"
-    sets.mkdir(parents=True)
-    (sets / "pre").symlink_to(packed, target_is_directory=True)
+    (work / "shards").mkdir()
+    (work / "shards" / "my").symlink_to(packed, target_is_directory=True)
     # The start is for a set of any sources; it may need nothing that only the checks need.
     script = f"{start[1]}\nimport sys\nprint(*sorted({{'blake3', 'torch'}} & {{*sys.modules}}))\n"
     env = {**os.environ, "PYTHONPATH": str(installed)}

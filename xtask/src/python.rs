@@ -83,26 +83,42 @@ pub(crate) fn target() -> Result<PathBuf, Failure> {
 }
 
 /// The interpreter of the virtual environment of that name, with exactly the packages that
-/// `requirements.txt` in `folder` pins.
+/// `requirements.txt` in `folder` pins, and those that `alone.txt` pins, if it is there, without what
+/// they say they need: some want the clients of services that nothing here calls.
 fn environment(name: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let directory = target()?.join(name);
     let python = directory.join("bin").join("python");
-    let pinned = folder.join("requirements.txt");
-    let wanted = fs::read_to_string(&pinned)
-        .map_err(|e| Failure::io(format!("cannot read {}: {e}", pinned.display())))?;
-    let stamp = directory.join("requirements.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(python);
+    if !stands(&directory, &folder.join("requirements.txt"))? {
+        make(&directory)?;
+        install(&python, &directory, &folder.join("requirements.txt"), &[])?;
     }
-    make(&directory)?;
-    process::run(
-        Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-            .arg(&pinned),
-    )?;
-    fs::write(&stamp, wanted)
-        .map_err(|e| Failure::io(format!("cannot write {}: {e}", stamp.display())))?;
+    let alone = folder.join("alone.txt");
+    if alone.exists() && !stands(&directory, &alone)? {
+        install(&python, &directory, &alone, &["--no-deps"])?;
+    }
     Ok(python)
+}
+
+/// Whether what a file pins was installed: then a copy of the file lies in the environment.
+fn stands(directory: &Path, pinned: &Path) -> Result<bool, Failure> {
+    let wanted = fs::read_to_string(pinned)
+        .map_err(|e| Failure::io(format!("cannot read {}: {e}", pinned.display())))?;
+    let stamp = directory.join(pinned.file_name().unwrap_or_default());
+    Ok(fs::read_to_string(stamp).is_ok_and(|found| found == wanted))
+}
+
+fn install(python: &Path, directory: &Path, pinned: &Path, more: &[&str]) -> Result<(), Failure> {
+    process::run(
+        Command::new(python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(more)
+            .arg("-r")
+            .arg(pinned),
+    )?;
+    let stamp = directory.join(pinned.file_name().unwrap_or_default());
+    fs::copy(pinned, &stamp)
+        .map_err(|e| Failure::io(format!("cannot write {}: {e}", stamp.display())))?;
+    Ok(())
 }
 
 /// Makes an empty virtual environment.

@@ -10,7 +10,6 @@ mod error;
 mod flat;
 mod hf;
 mod ids;
-mod labels;
 mod megatron;
 mod olmo;
 mod select;
