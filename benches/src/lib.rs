@@ -2,3 +2,4 @@
 //! a driver beside it that runs both sides in turns; results are recorded in `docs/benchmarks.md`.
 //!
 //! * `train_step`: one training step on the CPU, against eager PyTorch (`compare_train_step.py`).
+//! * `sampling`: ways of sampling from a trained model, against the plain one in the same run.

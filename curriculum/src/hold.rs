@@ -115,16 +115,30 @@ impl HoldPath {
         steps: u64,
     ) -> Result<Self, NotRecorded> {
         let mut waits: BTreeMap<u64, u64> = rule.gates.iter().map(|&gate| (gate, 0)).collect();
-        let mut state = states.get(&0).copied().unwrap_or_default();
         let not_recorded = |step, state: HoldState| NotRecorded {
             key: rule.key.clone(),
             step,
             found: state.clock,
         };
-        if state.clock != 0 {
-            return Err(not_recorded(0, state));
+        // Recorded from the first step on; or, where the hold was new to a run that went on by force, from
+        // some step on, up to which the clock was the step.
+        let since = |(step, state): (&u64, &HoldState)| {
+            let new = state.clock.checked_add(state.held) == Some(*step);
+            if new { (*step, *state) } else { (0, HoldState::default()) }
+        };
+        let (first, mut state) = states.first_key_value().map_or_else(Default::default, since);
+        if let Some(state) = states.get(&0)
+            && state.clock != 0
+        {
+            return Err(not_recorded(0, *state));
         }
-        for step in 1..=steps {
+        if state.held > 0 {
+            match waits.get_mut(&(state.clock + 1)) {
+                Some(wait) if state.held <= rule.hold.max_hold => *wait = state.held,
+                _ => return Err(not_recorded(first, state)),
+            }
+        }
+        for step in first + 1..=steps {
             let before = state;
             state = states.get(&step).copied().unwrap_or_else(|| rule.advance(before));
             let gate = waits.get_mut(&(before.clock + 1));

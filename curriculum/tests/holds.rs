@@ -178,6 +178,34 @@ proptest! {
         }
     }
 
+    /// A hold that was given to a run on its way: its clock began at the step.
+    #[test]
+    fn a_hold_that_comes_later_is_recorded_from_then_on(
+        (rule, total, losses) in runs(),
+        begun in 1u64..200,
+    ) {
+        let begun = begun.min(total);
+        let mut state = HoldState { clock: begun, ..HoldState::default() };
+        let mut clocks: BTreeMap<u64, u64> = (0..=begun).map(|step| (step, step)).collect();
+        let mut recorded = BTreeMap::new();
+        for step in begun + 1..=total {
+            if let Some(&loss) = losses.get(&step) {
+                state = rule.observe(state, loss);
+            }
+            state = rule.advance(state);
+            clocks.insert(step, state.clock);
+            if losses.contains_key(&step) || step == begun + 1 {
+                recorded.insert(step, state);
+            }
+        }
+        if let Some(&first) = recorded.keys().next() {
+            let path = HoldPath::recorded(&rule, &recorded, total).unwrap();
+            for step in 0..=total {
+                prop_assert_eq!(path.clock(step), clocks[&step], "step {} of {}", step, first);
+            }
+        }
+    }
+
     #[test]
     fn a_state_goes_through_json_bit_for_bit((rule, total, losses) in runs(), cut in 0u64..300) {
         let states = run(&rule, total, &losses);

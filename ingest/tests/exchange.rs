@@ -153,7 +153,7 @@ proptest! {
         ][which];
         let out = work.path().join("out");
         let width = if wide { IdWidth::U32 } else { IdWidth::U16 };
-        let options = DocumentOptions { format: to, width, split_sources: false };
+        let options = DocumentOptions { format: to, width, split_sources: false, label_mask: false };
         let selected = Selection::default().of(&set).expect("rows");
         write_documents(&set, &selected, options, &out, &mut |_| ControlFlow::Continue(()))
             .expect("exported");

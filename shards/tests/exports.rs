@@ -147,7 +147,7 @@ proptest! {
         let work = tempfile::tempdir().unwrap();
         let set = pack(work.path(), &[("a", first.clone()), ("b", second.clone())], length);
         let out = work.path().join("out");
-        let options = DocumentOptions { format, width, split_sources };
+        let options = DocumentOptions { format, width, split_sources, label_mask: false };
         let done = export(&set, &Selection::default(), options, &out).unwrap();
         prop_assert_eq!(done.documents, (first.len() + second.len()) as u64);
         prop_assert_eq!(done.tokens, set.index().totals.tokens);
@@ -172,8 +172,12 @@ fn parts_divide_the_set_at_the_boundary() {
         (0..40_u32).map(|i| (0..i % 9).map(|j| 10 + i * 9 + j).chain([EOS]).collect()).collect();
     let work = tempfile::tempdir().unwrap();
     let set = pack(work.path(), &[("a", documents.clone())], 8);
-    let options =
-        DocumentOptions { format: DocumentFormat::Olmo, width: IdWidth::U16, split_sources: false };
+    let options = DocumentOptions {
+        format: DocumentFormat::Olmo,
+        width: IdWidth::U16,
+        split_sources: false,
+        label_mask: false,
+    };
     let mut parts = Vec::new();
     for (part, name) in [(Part::Train, "train"), (Part::HeldOut, "held")] {
         let selection = Selection { part, held_out: 0.3, ..Selection::default() };
@@ -199,7 +203,12 @@ fn rows_with_pads_are_documents_of_their_own() {
     let set = ShardSet::open(work.path().join("set")).unwrap();
     for format in FORMATS {
         let out = work.path().join(format!("{format:?}"));
-        let options = DocumentOptions { format, width: IdWidth::U32, split_sources: false };
+        let options = DocumentOptions {
+            format,
+            width: IdWidth::U32,
+            split_sources: false,
+            label_mask: false,
+        };
         let done = export(&set, &Selection::default(), options, &out).unwrap();
         let mut expected = Vec::new();
         for number in 0..set.rows() {
@@ -219,6 +228,57 @@ fn rows_with_pads_are_documents_of_their_own() {
     }
 }
 
+/// One byte for each id: 0 in prompts and outside of maskable spans.
+#[test]
+fn label_masks_lie_beside_their_ids() {
+    let work = tempfile::tempdir().unwrap();
+    let length = 8;
+    let mut writer = ShardWriter::create(
+        work.path().join("set"),
+        options(work.path(), &["chat", "text"], length, 3),
+    )
+    .unwrap();
+    let row = |source, ordinal: u64, prefix_len, valid_len: u32, maskable: &[(u32, u32)]| RowBuf {
+        tokens: (0..length).map(|p| if p < valid_len { 10 + p } else { PAD }).collect(),
+        segments: vec![0],
+        row_key: row_key(["chat", "text"][usize::from(source)], ordinal),
+        source,
+        prefix_len,
+        valid_len,
+        maskable: maskable.iter().map(|&(start, len)| Span { start, len }).collect(),
+        spans: Vec::new(),
+    };
+    for row in [
+        row(0, 0, 3, 6, &[(3, 3)]),
+        // A second turn that is only read, and a span that reaches into prompt and pads.
+        row(0, 1, 2, 7, &[(1, 2), (5, 3)]),
+        row(1, 0, 0, 8, &[(0, 8)]),
+        row(1, 1, 0, 2, &[]),
+    ] {
+        writer.push(&row).unwrap();
+    }
+    writer.finish(reports(&["chat", "text"])).unwrap();
+    let set = ShardSet::open(work.path().join("set")).unwrap();
+    let chat = [0, 0, 0, 1, 1, 1, /* */ 0, 0, 1, 0, 0, 1, 1];
+    let text = [1, 1, 1, 1, 1, 1, 1, 1, /* */ 0, 0];
+    for (split_sources, expected) in [
+        (false, vec![("tokens", [&chat[..], &text].concat())]),
+        (true, vec![("00000-chat", chat.to_vec()), ("00001-text", text.to_vec())]),
+    ] {
+        let out = work.path().join(format!("split-{split_sources}"));
+        let (format, width) = (DocumentFormat::Olmo, IdWidth::U16);
+        let options = DocumentOptions { format, width, split_sources, label_mask: true };
+        let done = export(&set, &Selection::default(), options, &out).unwrap();
+        for (stem, mask) in expected {
+            let name = format!("{stem}.label_mask");
+            assert_eq!(fs::read(out.join(&name)).unwrap(), mask);
+            assert!(done.files.contains(&name), "{:?}", done.files);
+            let ids = fs::metadata(out.join(format!("{stem}.npy"))).unwrap().len();
+            assert_eq!(ids, 2 * mask.len() as u64);
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_exported_leaves_nothing() {
     let work = tempfile::tempdir().unwrap();
@@ -226,8 +286,12 @@ fn what_cannot_be_exported_leaves_nothing() {
     let set = ShardSet::open(work.path().join("set")).unwrap();
     let before = fs::read_dir(work.path()).unwrap().count();
     let out = work.path().join("out");
-    let options =
-        |width| DocumentOptions { format: DocumentFormat::Megatron, width, split_sources: true };
+    let options = |width| DocumentOptions {
+        format: DocumentFormat::Megatron,
+        width,
+        split_sources: true,
+        label_mask: false,
+    };
     let selected = Selection::default().of(&set).unwrap();
     let mut rows = 0;
     let stopped = write_documents(&set, &selected, options(IdWidth::U32), &out, &mut |_| {
@@ -286,7 +350,12 @@ fn exports_are_functions_of_set_and_choice() {
     for format in FORMATS {
         let export = |name: &str| {
             let out = work.path().join(format!("{format:?}-{name}"));
-            let options = DocumentOptions { format, width: IdWidth::U32, split_sources: true };
+            let options = DocumentOptions {
+                format,
+                width: IdWidth::U32,
+                split_sources: true,
+                label_mask: false,
+            };
             export(&set, &Selection::default(), options, &out).unwrap();
             tree(&out)
         };

@@ -93,13 +93,25 @@ class Shape:
         (folder / "config.json").write_text(json.dumps(self.config(), indent=2))
 
 
-def forward(weights: Weights, shape: Shape, ids: Tensor, segments: Tensor | None = None) -> Tensor:
-    """Logits `[B, L, V]`, unshifted, of noised ids `[B, L]`; segments see only themselves."""
+def forward(
+    weights: Weights,
+    shape: Shape,
+    ids: Tensor,
+    segments: Tensor | None = None,
+    start: int = 0,
+    memory: list[tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    """Logits `[B, L, V]`, unshifted, of noised ids `[B, L]`; segments see only themselves.
+
+    With a memory, ids are those of the positions from `start` on: their keys and values are put into
+    it, those of all other positions are read from it, however old they are. An empty one is filled by a
+    whole row.
+    """
     rows, length = ids.shape
     size, dtype = shape.head_dim, weights["model.norm.weight"].dtype
     # Angles in f32 whatever the dtype, as the models that we follow have them.
     inverse = 1.0 / shape.rope_theta ** (torch.arange(0, size, 2).double() / size)
-    angles = torch.outer(torch.arange(length).float(), inverse.float())
+    angles = torch.outer(torch.arange(start, start + length).float(), inverse.float())
     angles = torch.cat((angles, angles), dim=-1).double()
     cos, sin = angles.cos().float().to(dtype), angles.sin().float().to(dtype)
 
@@ -127,6 +139,12 @@ def forward(weights: Weights, shape: Shape, ids: Tensor, segments: Tensor | None
         v = heads(h @ layer["self_attn.v_proj"].T, shape.num_key_value_heads)
         q = rotated(norm(q, layer["self_attn.q_norm"]))
         k = rotated(norm(k, layer["self_attn.k_norm"]))
+        if memory is not None:
+            if len(memory) == number:
+                memory.append((k.clone(), v.clone()))
+            memory[number][0][:, :, start : start + length] = k
+            memory[number][1][:, :, start : start + length] = v
+            k, v = memory[number]
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         scores = q @ k.transpose(-1, -2) / size**0.5
         if segments is not None:

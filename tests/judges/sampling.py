@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from blocks import Blocks, Cached, in_blocks
 from model import Shape, forward, leaves
 from sampler import RANKED, Settings, chosen_sets, confidence, distribution, greedy, positions, share
 from tokenizers import Tokenizer
@@ -152,6 +153,31 @@ def judge(bench: Bench) -> Iterator[str]:
             steps += 1
     yield f"{steps} steps of three ranked algorithms reveal the same tokens at the same positions"
     yield origin_is_argmax(bench, folder, model, ids, shape.mask)
+    yield blocks_with_caches(bench, folder, Cached(weights, shape), ids)
+
+
+def blocks_with_caches(bench: Bench, folder: Path, model: Cached, ids: list[int]) -> str:
+    """Blocks, caches, thresholds and factors: every step against keys and values as old as ours."""
+    checked = 0
+    for blocks in (
+        Blocks(5, "none", threshold=0.02), Blocks(5, "prefix", threshold=0.02),
+        Blocks(5, "dual", threshold=0.02), Blocks(8, "dual", factor=1.96),
+        Blocks(3, "dual", threshold=1.0), Blocks(1000, "dual", threshold=0.02),
+    ):  # fmt: skip
+        more = ["--block-length", blocks.length, "--cache", blocks.cache, "--alg", "maskgit_plus"]
+        for name in ("threshold", "factor"):
+            value = getattr(blocks, name)
+            more += [] if value is None else [f"--{name}", value]
+        trace = bench.work / "trace.jsonl"
+        given = ["--infill-file", bench.work / "text", "--trace", trace, "--quiet"]
+        bench.run("coda-trainer", ["sample", "--checkpoint", folder, *given, *map(str, more)])
+        steps = [json.loads(line) for line in trace.read_text().splitlines()]
+        wanted = list(in_blocks(list(ids), model, blocks))
+        found = [list(zip(step["revealed"], (step["tokens"][p] for p in step["revealed"])))
+                 for step in steps]  # fmt: skip
+        same(f"{blocks}", found, wanted)
+        checked += len(wanted)
+    return f"{checked} steps in blocks, by thresholds and factors, with and without caches"
 
 
 def mask_name(tokenizer: Tokenizer, mask: int) -> str:

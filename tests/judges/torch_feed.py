@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.data import DataLoader
 
-from coda_shards import Batches, Bd3lm, Coda, Llada, Mdlm, Noise, ShardSet
-from coda_shards.torch import ShardDataset
+from coda_shards import Batches, Bd3lm, Coda, Llada, Mdlm, Noise, ShardSet, bd3lm_attention
+from coda_shards.torch import ShardDataset, bd3lm_mask_mod
 from verdict import Bench, Difference, same
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,11 +38,14 @@ def judge(bench: Bench) -> Iterator[str]:
     shards = prepare(bench)
     # Three workers on two cores are meant.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
+    # Compiling it costs more than the plain way on a few positions.
+    warnings.filterwarnings("ignore", message="flex_attention called without")
     for noise in NOISES:
         yield splits(shards, noise)
     yield spawned(shards)
     yield resumed(shards)
     yield meaning(shards)
+    yield block_by_block()
     yield types(bench)
     yield example(bench, shards)
 
@@ -162,6 +167,39 @@ def meaning(shards: ShardSet) -> str:
             same("clean ids", ids[place].tolist(), tokens.tolist())
         same("a row was cut", cut, True)
     return "tensors hold the rows, truncated by S2 where it took them"
+
+
+def block_by_block() -> str:
+    """Under BD3LM's mask one pass over noised and clean rows gives for every noised block what a pass
+    over the clean blocks before it and the block itself gives."""
+    torch.manual_seed(5)
+    size, width, layers = 8, 16, 3
+
+    def run(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        for _ in range(layers):
+            states = states + scaled_dot_product_attention(states, states, states, attn_mask=mask)
+        return states
+
+    for length in (32, 29):
+        noised, clean = torch.randn(2, 1, length, width, dtype=torch.float64)
+        mask = torch.from_numpy(bd3lm_attention(length, size))
+        together = run(torch.cat([noised, clean], dim=1), mask)[0, :length]
+        for start in range(0, length, size):
+            end = min(start + size, length)
+            block = torch.arange(end) // size
+            alone = torch.cat([clean[:, :start], noised[:, start:end]], dim=1)
+            found = run(alone, block[:, None] >= block)[0, start:]
+            same(f"block at {start} of {length}", torch.allclose(found, together[start:end]), True)
+        twice = 2 * length
+        query, key = torch.meshgrid(torch.arange(twice), torch.arange(twice), indexing="ij")
+        mask_mod = bd3lm_mask_mod(length, size)
+        same("the mask of FlexAttention", torch.equal(mask_mod(query, query, query, key), mask), True)
+        blocks = create_block_mask(mask_mod, None, None, twice, twice, device="cpu")
+        inputs = torch.randn(1, 2, twice, width)
+        flexible = flex_attention(inputs, inputs, inputs, block_mask=blocks)
+        dense = scaled_dot_product_attention(inputs, inputs, inputs, attn_mask=mask)
+        same("FlexAttention", torch.allclose(flexible, dense, atol=1e-5), True)
+    return "BD3LM's attention: one pass gives what passes block by block give, laid out or by FlexAttention"
 
 
 def types(bench: Bench) -> str:

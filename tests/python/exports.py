@@ -58,6 +58,25 @@ def documents_of(directory: Path) -> Iterator[tuple[str, list[int]]]:
                 open_document = []
 
 
+def labels_of(directory: Path) -> list[bool]:
+    """Of every token of a set, pads left out: whether a model is to learn it."""
+    labels = []
+    for row in table_of(directory).to_pylist():
+        spans = [(span["start"], span["start"] + span["len"]) for span in row["maskable"]]
+        for place in range(row["valid_len"]):
+            inside = any(start <= place < end for start, end in spans)
+            labels.append(inside and place >= row["prefix_len"])
+    return labels
+
+
+def read_label_mask(path: Path, ids: int) -> list[bool]:
+    """A label mask as OLMo-core takes it: raw booleans, as many as there are ids."""
+    mask = np.memmap(path, np.bool_, "r")
+    same("bytes of the label mask", mask.view(np.uint8).max() <= 1, True)
+    same("length of the label mask", len(mask), ids)
+    return mask.tolist()
+
+
 def read_megatron(prefix: Path) -> list[list[int]]:
     """A pair of files, by the layout of Megatron's index."""
     index = prefix.with_suffix(".idx").read_bytes()
@@ -115,7 +134,12 @@ def check_exports(programs: Runs, directory: Path, out: Path) -> str:
     same("documents by megatron", read_megatron(export("megatron") / "tokens"), ids)
     flat = read_flat(export("flat") / "tokens.bin")
     same("ids by flat", flat.tolist(), [token for document in ids for token in document])
-    same("documents by olmo", read_olmo(export("olmo") / "tokens.npy"), ids)
+    olmo = export("olmo", "--label-mask")
+    same("documents by olmo", read_olmo(olmo / "tokens.npy"), ids)
+    labels = read_label_mask(olmo / "tokens.label_mask", len(flat))
+    same("labels by olmo", labels, labels_of(directory))
+    meta = json.loads((olmo / "meta.json").read_text())
+    same("labels of meta.json", meta["labels"], sum(labels))
 
     index = json.loads((directory / "index.json").read_text())
     names = [source["name"] for source in index["sources"]]
@@ -141,5 +165,5 @@ def check_exports(programs: Runs, directory: Path, out: Path) -> str:
     path = front["configs"][0]["data_files"][0]["path"]
     same("files of the card", len(list(directory.glob(path))), len(index["shards"]))
     same("languages of the card", front["language"], ["en"])
-    count = f"{len(documents)} documents as megatron, flat and olmo"
+    count = f"{len(documents)} documents as megatron, flat and olmo ({sum(labels)} labels)"
     return f"{directory.name}: {count}, {len(rows)} rows as hf and parquet are the set's own"

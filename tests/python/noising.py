@@ -5,6 +5,7 @@ All seeds are fixed: a law that fails, fails always.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from coda_shards import (
     Batch, Batches, Bd3lm, BySource, Coda, CodaNoised, Llada, Mdlm, Noise, Rows, ShardSet,
+    bd3lm_attention,
 )  # fmt: skip
 from coda_shards.difference import Difference, holds, same
 from coda_shards.draws import Stream, survival_threshold, threshold
@@ -39,8 +41,12 @@ def check_noise(packed: ShardSet, pairs: ShardSet) -> str:
             _check_split(shards, noise)
             _check_bounds(shards, noise)
     _check_laws()
+    masks = _check_attention()
     _check_refusals()
-    return f"noise of {compared} random rows is that of the plain account; laws and splits hold"
+    return (
+        f"noise of {compared} random rows is that of the plain account; laws and splits hold; "
+        f"{masks} attention masks of BD3LM are those of its definition"
+    )
 
 
 def _check_streams() -> None:
@@ -377,8 +383,42 @@ def _uncorrelated(what: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> 
     _near(f"correlation of {what}", float((a * b).sum()) / scale, 0.0, 1 / math.sqrt(a.size / 2))
 
 
+def _check_attention() -> int:
+    """BD3LM's mask: by the words of its definition, and by what reaches a position through layers."""
+    cases = 0
+    for length, size in itertools.product(range(1, 15), (1, 2, 3, 5, 14, 20)):
+        mask, where = bd3lm_attention(length, size), f"BD3LM's mask, {length} in blocks of {size}"
+        same(f"{where}: shape", mask.shape, (2 * length, 2 * length))
+        for query in range(2 * length):
+            own = query % length // size
+            inside = range(own * size, min((own + 1) * size, length))
+            before = [length + place for place in range(own * size)]
+            if query < length:
+                seen = [*inside, *before]
+            else:
+                seen = [*before, *(length + place for place in inside)]
+            same(f"{where}: query {query}", np.flatnonzero(mask[query]).tolist(), sorted(seen))
+        # However many layers: nothing of the clean text that a noised block is to find reaches it.
+        reach = mask
+        for _ in range(5):
+            reach = reach @ reach
+        holds(f"{where}: layers bring nothing new", np.array_equal(reach, mask))
+        cases += 1
+    segments = np.array([[0, 0, 1, 1, 1, -1], [0, 0, 0, 0, 0, 0]])
+    apart, whole = bd3lm_attention(6, 2, segments), bd3lm_attention(6, 2)
+    holds("one document is as none", np.array_equal(apart[1], whole))
+    for query, key in itertools.product(range(12), repeat=2):
+        together = segments[0, query % 6] == segments[0, key % 6]
+        same(f"documents, {query} to {key}", apart[0, query, key], whole[query, key] and together)
+    holds("every position sees itself", bool(apart.diagonal(axis1=1, axis2=2).all()))
+    return cases
+
+
 def _check_refusals() -> None:
     for make in (
+        lambda: bd3lm_attention(0, 4),
+        lambda: bd3lm_attention(4, 0),
+        lambda: bd3lm_attention(4, 2, np.zeros((2, 5), dtype=np.int32)),
         lambda: Llada(eps=0.0),
         lambda: Mdlm(noise_eps=1.0),
         lambda: Llada(short_share=1.5),

@@ -41,8 +41,9 @@ def check_package(folder: Path, packed: Path, work: Path) -> str:
     start = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     if start is None:
         raise Difference("the README of the package shows no start")
-    (work / "shards").mkdir()
-    (work / "shards" / "my").symlink_to(packed, target_is_directory=True)
+    sets = work / "runs" / "quickstart" / "shards"
+    sets.mkdir(parents=True)
+    (sets / "pre").symlink_to(packed, target_is_directory=True)
     # The start is for a set of any sources; it may need nothing that only the checks need.
     script = f"{start[1]}\nimport sys\nprint(*sorted({{'blake3', 'torch'}} & {{*sys.modules}}))\n"
     env = {**os.environ, "PYTHONPATH": str(installed)}

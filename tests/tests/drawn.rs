@@ -72,8 +72,9 @@ fn what_is_drawn_is_what_is_trained_on() {
                 let drawn = work.run("coda-curriculum", &args, &overrides).json();
                 let drawn = drawn["rows"].as_array().expect("rows");
                 // Split as an engine may split it: the batch is the same.
-                let mut rows = feed.prepare(step, &BTreeMap::new(), 0..3).expect("rows");
-                rows.extend(feed.prepare(step, &BTreeMap::new(), 3..GLOBAL_BATCH).expect("rows"));
+                let settings = feed.settings(step, &BTreeMap::new());
+                let mut rows = feed.prepare(&settings, 0..3).expect("rows");
+                rows.extend(feed.prepare(&settings, 3..GLOBAL_BATCH).expect("rows"));
                 let batch = feed.batch(&rows);
                 assert_eq!((drawn.len(), batch.rows), (rows.len(), GLOBAL_BATCH as usize));
                 for (i, (drawn, row)) in drawn.iter().zip(&rows).enumerate() {
@@ -155,7 +156,8 @@ fn what_is_drawn_with_recorded_clocks_is_what_was_trained_on() {
             };
             let clocks: BTreeMap<String, u64> = holds.iter().map(clock).collect();
             let number = step as u64 - 1;
-            let batch = feed.batch(&feed.prepare(number, &clocks, 0..GLOBAL_BATCH).expect("rows"));
+            let settings = feed.settings(number, &clocks);
+            let batch = feed.batch(&feed.prepare(&settings, 0..GLOBAL_BATCH).expect("rows"));
             let noised: Vec<u32> = rows.iter().flat_map(|row| ids(&row["noised"])).collect();
             assert_eq!(noised, batch.noised_ids, "step {step}");
             parted += u64::from(draw(step - 1, &[]) != drawn);

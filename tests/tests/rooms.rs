@@ -39,7 +39,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ),
     ("coda-tests", &[]),
     ("coda-bench-ingest", &["coda-ingest", "coda-manifests", "coda-shards"]),
-    ("coda-benches", &["coda-random", "coda-trainer"]),
+    ("coda-benches", &["coda-random", "coda-shards", "coda-trainer"]),
     ("xtask", &["coda-cli"]),
 ];
 

@@ -48,7 +48,8 @@ fn sampling_fills_every_mask_and_traces_each_step() {
         let trace = fs::read_to_string(world.path("trace.jsonl")).expect("trace");
         let steps: Vec<Value> =
             trace.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(steps.len(), 3);
+        // `origin` reveals by chance, and may be done before its last step.
+        assert!(steps.len() == 3 || (alg == "origin" && steps.len() < 3), "{alg}");
         let mut revealed: Vec<u64> = steps
             .iter()
             .flat_map(|step| step["revealed"].as_array().expect("positions").clone())
@@ -56,7 +57,7 @@ fn sampling_fills_every_mask_and_traces_each_step() {
             .collect();
         revealed.sort_unstable();
         assert_eq!(revealed, [2, 3, 4, 5, 6], "{alg}");
-        assert_eq!(steps[2]["tokens"], result["tokens"]);
+        assert_eq!(steps.last().expect("steps")["tokens"], result["tokens"]);
     }
     fs::write(world.path("holes.txt"), "t1 <|mask|> t3 <|mask|><|mask|> t6").expect("write");
     let result = json_of(

@@ -108,6 +108,48 @@ fn losses_by_strategy_are_measured_when_asked_for_and_change_nothing() {
     assert_eq!(world.state("half", 12)[0], world.state("plain", 12)[0]);
 }
 
+/// By force a run goes on with a hold that it did not have: the clock begins at the step, and the rule
+/// leads on from there.
+#[test]
+fn a_run_goes_on_by_force_with_a_new_hold_and_without_it() {
+    let world = World::new();
+    let run = |p3: &'static str, more: &[&'static str]| {
+        let base = ["--steps=30", "train.eval.every=2", "train.checkpoint.every=10", p3];
+        world.train("run", &[&base[..], more].concat());
+    };
+    let plain = "curriculum.p3={piecewise: [[0, 0.1], [5, 0.3], [14, 0.6], [20, 0.9]]}";
+    let held = "curriculum.p3={piecewise: [[0, 0.1], [5, 0.3], [14, 0.6], [20, 0.9]], \
+                hold: {on: s3, patience: 3, min_delta: 50, max_hold: 9}}";
+    run(plain, &["--stop-after", "10"]);
+    let args =
+        ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--out", "run", "--steps=30"];
+    let error = world.fails(&[&args[..], &["train.eval.every=2", held]].concat(), 4);
+    assert!(error.contains("--resume force"), "{error}");
+    run(held, &["--resume", "force", "--stop-after", "20"]);
+    let clocks: Vec<(u64, u64)> = world
+        .metrics("run")
+        .iter()
+        .filter_map(|line| Some((line["step"].as_u64()?, line["holds"]["p3"]["clock"].as_u64()?)))
+        .collect();
+    // The gate behind the point at 5 is past; at the one behind 14 the first loss is that after step
+    // 12, and the third that is no better comes after step 18.
+    assert_eq!(clocks, [(12, 12), (14, 14), (16, 14), (18, 15), (20, 17)]);
+    // The events tell it too.
+    let events: Vec<u8> = std::fs::read_dir(world.path("run/tb"))
+        .expect("events")
+        .flat_map(|file| std::fs::read(file.expect("a file").path()).expect("bytes"))
+        .collect();
+    for tag in ["holds/p3/clock", "holds/p3/held"] {
+        assert!(events.windows(tag.len()).any(|part| part == tag.as_bytes()), "{tag}");
+    }
+    // And back: without the hold the schedule is read at the step.
+    run(plain, &["--resume", "force"]);
+    let last = world.metrics("run").pop().expect("a line");
+    assert!(last["step"] == 30 && last["holds"].is_null(), "{last}");
+    let p3 = last["expected"]["s3"].as_f64().expect("a share");
+    assert!((p3 - 0.9).abs() < 1e-12, "{last}");
+}
+
 #[test]
 fn what_a_hold_needs_cannot_be_missing_or_change() {
     let world = World::new();

@@ -36,7 +36,12 @@ fn assert_same(ours: &[[Option<f64>; 3]], right: &[[Option<f64>; 3]]) {
 #[test]
 fn a_run_gives_the_losses_of_the_cpu_engine_and_resumes_bit_by_bit() {
     let (world, plugin) = (World::new(), plugin());
-    let keys = ["train.document_attention=true"];
+    // The hold waits until the fourth evaluation after the first: no last digit of a loss decides that.
+    let keys = [
+        "train.document_attention=true",
+        "train.eval.every=2",
+        "curriculum.p3={phases: [0.2, 0.9], hold: {on: s3, patience: 4, min_delta: 50, max_hold: 9}}",
+    ];
     world.train("cpu", &keys);
     let summary = world.train("xla", &xla(&plugin, &keys));
     assert_eq!(summary["step"], 12);
@@ -44,7 +49,15 @@ fn a_run_gives_the_losses_of_the_cpu_engine_and_resumes_bit_by_bit() {
     let run = read_json(&world.path("xla/run.json"));
     assert_eq!(run["engine"], "xla");
 
-    world.train("cut", &xla(&plugin, &["--stop-after", "5", keys[0]]));
+    let clocks = |out: &str| -> Vec<u64> {
+        let lines = world.metrics(out);
+        lines.iter().filter_map(|line| line["holds"]["p3"]["clock"].as_u64()).collect()
+    };
+    assert_eq!(clocks("xla"), clocks("cpu"));
+    assert_eq!(clocks("xla"), [0, 2, 4, 5, 6, 8, 10], "two steps of waiting before the phase at 6");
+
+    // In the middle of the wait.
+    world.train("cut", &xla(&plugin, &[&["--stop-after", "7"], &keys[..]].concat()));
     world.train("cut", &xla(&plugin, &keys));
     assert_eq!(world.metrics("cut"), world.metrics("xla"), "every bit of every loss");
     assert!(world.state("cut", 12) == world.state("xla", 12));

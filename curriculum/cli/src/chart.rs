@@ -2,20 +2,15 @@
 
 use crate::{
     clocks::HoldShown,
-    html::{COLOURS, escape},
-    plot::{Chart, Mark},
+    plot::{Chart, Mark, picture},
     table::{number, percent},
     timeline::{Shape, Timeline, Values},
     words::grouped,
 };
-use std::fmt::Write as _;
 
 /// Width and height of a chart on a page, which scales them.
 const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 230.0;
-/// Width of a picture that stands alone.
-const WIDE: f64 = 760.0;
-const TITLE: f64 = 34.0;
 /// The one chart that is the same for all sources.
 pub(crate) const RATE: &str = "Learning rate";
 
@@ -28,23 +23,7 @@ pub(crate) fn svg(timeline: &Timeline) -> String {
         charts.extend(theirs.map(|chart| Chart { title: title(&chart.title), ..chart }));
     }
     charts.extend(clocks(timeline));
-    for chart in &mut charts {
-        chart.width = WIDE;
-    }
-    let height = TITLE + HEIGHT * charts.len() as f64;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDE}\" height=\"{height}\" \
-         viewBox=\"0 0 {WIDE} {height}\">\n<style>\n{COLOURS}</style>\n\
-         <rect width=\"100%\" height=\"100%\" style=\"fill: var(--paper)\"/>\n\
-         <text class=\"title\" x=\"16\" y=\"20\">{}</text>\n",
-        escape(&timeline.title())
-    );
-    for (i, chart) in charts.iter().enumerate() {
-        let top = TITLE + HEIGHT * i as f64;
-        let _ = writeln!(svg, "<g transform=\"translate(0 {top})\">{}</g>", chart.content());
-    }
-    svg.push_str("</svg>\n");
-    svg
+    picture(&[timeline.title()], charts)
 }
 
 /// The charts of the common schedules and those of sources with schedules of their own.

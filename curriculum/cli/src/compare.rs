@@ -4,6 +4,7 @@ use crate::{
     clocks::Waits,
     run::Resolved,
     show::Course,
+    table::{number, percent},
     timeline::{Run, Sampler, Values, line_starts},
 };
 use coda_manifests::Stage;
@@ -76,19 +77,23 @@ pub(crate) struct Apart {
     pub(crate) b: f64,
 }
 
-/// What is compared: its name, whether it is a share, and its value.
-pub(crate) type Compared = (&'static str, bool, fn(&Values) -> f64);
+/// What is compared: its name, how it is shown, and its value.
+pub(crate) type Compared = (&'static str, fn(f64) -> String, fn(&Values) -> f64);
 
 pub(crate) const COMPARED: [Compared; 8] = [
-    ("masked fraction", true, |v| v.expected_masked_fraction),
-    ("scored tokens per row", false, |v| v.expected_scored_tokens),
-    ("loss weight", false, |v| v.expected_loss_weight),
-    ("share of S1", true, |v| v.s1_share),
-    ("share of S2", true, |v| v.s2_share),
-    ("share of S3", true, |v| v.s3_share),
-    ("lowest noise level", false, |v| v.sampling_eps),
-    ("share of a prompt protected", true, |v| v.conditioned_span_ratio),
+    ("masked fraction", percent, |v| v.expected_masked_fraction),
+    ("scored tokens per row", whole, |v| v.expected_scored_tokens),
+    ("loss weight", number, |v| v.expected_loss_weight),
+    ("share of S1", percent, |v| v.s1_share),
+    ("share of S2", percent, |v| v.s2_share),
+    ("share of S3", percent, |v| v.s3_share),
+    ("lowest noise level", number, |v| v.sampling_eps),
+    ("share of a prompt protected", percent, |v| v.conditioned_span_ratio),
 ];
+
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}
 
 pub(crate) fn runs(a: (String, &Resolved), b: (String, &Resolved)) -> Diff {
     let keys = keys(&decisive(a.1), &decisive(b.1));
@@ -184,9 +189,12 @@ fn beside(a: &Run<'_>, b: &Run<'_>, source: Option<&String>) -> Block {
         alike(&next.a.values, &pair.a.values) && alike(&next.b.values, &pair.b.values)
     });
     lines.retain(|pair| !alike(&pair.a.values, &pair.b.values));
+    // The step before an edge too, so that a jump is drawn as one.
+    let before = |(a, b): (u64, u64)| (a.saturating_sub(1), b.saturating_sub(1));
     let mut steps: Vec<(u64, u64)> = (0..SAMPLES)
         .map(|i| (i * a.total_steps / SAMPLES, i * b.total_steps / SAMPLES))
-        .chain(edges)
+        .chain(edges.iter().copied().flat_map(|edge| [before(edge), edge]))
+        .chain([before((a.total_steps, b.total_steps))])
         .collect();
     steps.sort_unstable();
     steps.dedup();

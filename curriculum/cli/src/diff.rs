@@ -36,8 +36,11 @@ pub(crate) struct DiffArgs {
     #[arg(long, value_name = "METRICS")]
     clocks_b: Option<PathBuf>,
     /// Print one JSON object.
-    #[arg(long, conflicts_with = "html")]
+    #[arg(long, conflicts_with_all = ["svg", "html"])]
     json: bool,
+    /// Write a picture of the schedules that part, both in one chart.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Write one self-contained page with both schedules in one picture.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -59,10 +62,16 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     if args.json {
         return print_json(&diff);
     }
-    match &args.html {
-        Some(path) => write(path, &differ::html(&diff)),
-        None => print_text(&differ::text(&diff)),
+    if let Some(path) = &args.svg {
+        write(path, &differ::svg(&diff))?;
     }
+    if let Some(path) = &args.html {
+        write(path, &differ::html(&diff))?;
+    }
+    if args.svg.is_none() && args.html.is_none() {
+        print_text(&differ::text(&diff))?;
+    }
+    Ok(())
 }
 
 fn sides(args: &DiffArgs) -> Result<[Side; 2], Failure> {

@@ -1,9 +1,9 @@
-//! A comparison as text and as a page.
+//! A comparison as text, as a page and as a picture.
 
 use crate::{
     compare::{Block, COMPARED, Compared, Diff, Pair},
     html::{escape, page},
-    plot::{Chart, Mark},
+    plot::{Chart, Mark, picture},
     table::{align, between, number, percent, sizes},
     timeline::Values,
 };
@@ -13,11 +13,12 @@ use std::fmt::Write as _;
 type Column = (&'static str, fn(&Values) -> String);
 
 /// The columns of a table in which two runs may part.
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     ("p1", |v| percent(v.p1)),
     ("p2", |v| percent(v.p2)),
     ("p3", |v| percent(v.p3)),
     ("block sizes", |v| sizes(&v.block_sizes)),
+    ("blocks of", |v| v.mask_blocks.to_string()),
     ("eps", |v| number(v.sampling_eps)),
     ("span", |v| percent(v.conditioned_span_ratio)),
     ("masked", |v| percent(v.expected_masked_fraction)),
@@ -42,8 +43,9 @@ pub(crate) fn text(diff: &Diff) -> String {
         } else {
             text.push_str(&table(&lines(block)));
         }
-        if !block.largest.is_empty() {
-            let _ = write!(text, "\nLargest differences\n{}", table(&largest(block)));
+        let largest = largest(block);
+        if largest.len() > 1 {
+            let _ = write!(text, "\nLargest differences\n{}", table(&largest));
         }
     }
     text
@@ -77,9 +79,10 @@ pub(crate) fn html(diff: &Diff) -> String {
         } else {
             cells(&mut body, &lines(block));
         }
-        if !block.largest.is_empty() {
+        let largest = largest(block);
+        if largest.len() > 1 {
             body.push_str("<h2>Largest differences</h2>\n");
-            cells(&mut body, &largest(block));
+            cells(&mut body, &largest);
         }
         body.push_str("<p></p>\n<div class=\"charts\">\n");
         for chart in charts(block) {
@@ -88,6 +91,30 @@ pub(crate) fn html(diff: &Diff) -> String {
         body.push_str("</div>\n");
     }
     page("Two runs", &body)
+}
+
+/// As a picture that stands alone: both schedules in each chart.
+pub(crate) fn svg(diff: &Diff) -> String {
+    let mut heading = vec![format!("A: {}", named(diff, 0)), format!("B: {}", named(diff, 1))];
+    let mut drawn = Vec::new();
+    for block in &diff.blocks {
+        let of_source = |title: String| match &block.source {
+            Some(name) => format!("Source {name}: {title}"),
+            None => title,
+        };
+        drawn.extend(charts(block).into_iter().map(|chart| {
+            let title = of_source(chart.title);
+            Chart { title, ..chart }
+        }));
+    }
+    if diff.same {
+        heading.push("The model sees the same.".to_owned());
+    } else if drawn.is_empty() {
+        let keys: Vec<&str> = diff.keys.iter().map(|key| key.key.as_str()).collect();
+        heading
+            .push(format!("The schedules are the same. Other keys differ: {}.", keys.join(", ")));
+    }
+    picture(&heading, drawn)
 }
 
 /// Headings first.
@@ -144,10 +171,14 @@ fn lines(block: &Block) -> Table {
 fn largest(block: &Block) -> Table {
     let mut table = vec![["what", "A", "B", "at"].map(str::to_owned).to_vec()];
     for apart in &block.largest {
-        let share = COMPARED.iter().any(|(what, share, _)| *what == apart.what && *share);
-        let show = if share { percent } else { number };
-        let at = format!("{} of the run", percent(apart.at));
-        table.push(vec![apart.what.to_owned(), show(apart.a), show(apart.b), at]);
+        let shown = COMPARED.iter().find(|(what, ..)| *what == apart.what);
+        let show = shown.map_or(number as fn(f64) -> String, |(_, show, _)| *show);
+        let (a, b) = (show(apart.a), show(apart.b));
+        // What differs by less than is shown would read as no difference.
+        if a != b {
+            let at = format!("{} of the run", percent(apart.at));
+            table.push(vec![apart.what.to_owned(), a, b, at]);
+        }
     }
     table
 }
@@ -178,7 +209,7 @@ fn charts(block: &Block) -> Vec<Chart> {
             .iter()
             .any(|pair| (value(&pair.a.values) - value(&pair.b.values)).abs() > 1e-12)
     };
-    let chart = |&(what, share, value): &Compared| {
+    let chart = |&(what, show, value): &Compared| {
         let curve = |class, values: fn(&Pair) -> &Values| {
             let points = block.points.iter().map(|pair| (pair.at, value(values(pair))));
             Mark::Line { class, pieces: vec![points.collect()] }
@@ -189,19 +220,69 @@ fn charts(block: &Block) -> Vec<Chart> {
         title.push_str(&what[1..]);
         Chart {
             title,
-            x: "share of the run",
-            right: 1.0,
-            x_ticks: [0.0, 0.25, 0.5, 0.75, 1.0].map(|x| (x, percent(x))).to_vec(),
             top: (highest * 1.08).max(1e-9),
-            show_y: if share { percent } else { number },
+            show_y: show,
             marks: vec![
                 curve("l1", |pair| &pair.a.values),
                 curve("l4 dash", |pair| &pair.b.values),
             ],
-            legend: vec![("l1", "A"), ("l4", "B")],
-            width: 440.0,
-            height: 220.0,
+            ..over_the_run()
         }
     };
-    COMPARED.iter().filter(|(_, _, value)| parts(*value)).map(chart).collect()
+    let mut charts: Vec<Chart> =
+        COMPARED.iter().filter(|(_, _, value)| parts(*value)).map(chart).collect();
+    charts.extend(block_sizes(block));
+    charts
+}
+
+/// One of the two runs.
+type Side = fn(&Pair) -> &Values;
+
+/// The block sizes of both, where S3 takes rows and they part.
+fn block_sizes(block: &Block) -> Option<Chart> {
+    let sizes = |values: &Values| -> Vec<u32> {
+        if values.s3_share > 0.0 { values.block_sizes.clone() } else { Vec::new() }
+    };
+    if block.points.iter().all(|pair| sizes(&pair.a.values) == sizes(&pair.b.values)) {
+        return None;
+    }
+    let (mut marks, mut highest) = (Vec::new(), 1.0f64);
+    let sides: [Side; 2] = [|pair| &pair.a.values, |pair| &pair.b.values];
+    for (class, side) in ["l1", "l4 dash"].into_iter().zip(sides) {
+        let stretches: Vec<&[Pair]> =
+            block.points.chunk_by(|a, b| sizes(side(a)) == sizes(side(b))).collect();
+        let ends = stretches.iter().skip(1).map(|next| next[0].at).chain([1.0]);
+        let mut pieces = Vec::new();
+        for (stretch, end) in stretches.iter().zip(ends) {
+            for size in sizes(side(&stretch[0])) {
+                let height = f64::from(size).log2();
+                highest = highest.max(height);
+                pieces.push(vec![(stretch[0].at, height), (end, height)]);
+            }
+        }
+        marks.push(Mark::Line { class, pieces });
+    }
+    Some(Chart {
+        title: "Block sizes of S3, in tokens (log scale)".to_owned(),
+        top: highest + 0.5,
+        show_y: |log| number(log.exp2().round()),
+        marks,
+        ..over_the_run()
+    })
+}
+
+/// An empty chart over the share of the run, with both sides in its legend.
+fn over_the_run() -> Chart {
+    Chart {
+        title: String::new(),
+        x: "share of the run",
+        right: 1.0,
+        x_ticks: [0.0, 0.25, 0.5, 0.75, 1.0].map(|x| (x, percent(x))).to_vec(),
+        top: 1.0,
+        show_y: percent,
+        marks: Vec::new(),
+        legend: vec![("l1", "A"), ("l4", "B, dashed")],
+        width: 440.0,
+        height: 220.0,
+    }
 }

@@ -37,8 +37,10 @@ pub(crate) fn svg(label: &str, plans: &[MaskPlan], length: u32) -> String {
             from += wide;
         }
     }
+    // Lines of one height, until many of them have to share a screen.
+    let high = (plans.len().max(1) as f64 * 1.1).min(15.0);
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {columns} {}\" preserveAspectRatio=\"none\" shape-rendering=\"crispEdges\" \
+        "<svg style=\"height: {high:.1}rem\" viewBox=\"0 0 {columns} {}\" preserveAspectRatio=\"none\" shape-rendering=\"crispEdges\" \
          role=\"img\" aria-label=\"{label}\">",
         plans.len().max(1)
     );

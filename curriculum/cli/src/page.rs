@@ -31,8 +31,7 @@ pub(crate) fn html(timeline: &Timeline, samples: &[Sample], drawn_from: &str) ->
         let _ = writeln!(body, "<li>{}.</li>", escape(&hold.words()));
     }
     if let Some(waits) = timeline.waits {
-        let waits = capital(&waits.heading());
-        let _ = writeln!(body, "<li>{waits}: so much the rest of this page shows.</li>");
+        let _ = writeln!(body, "<li>The rest of this page shows the run {}.</li>", waits.heading());
     }
     if !timeline.sources.is_empty() {
         let names: Vec<&str> = timeline.sources.iter().map(|own| own.source.as_str()).collect();

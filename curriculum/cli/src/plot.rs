@@ -1,6 +1,9 @@
 //! Small charts as SVG. Colours are classes of `style.css`, so they follow light and dark.
 
-use crate::{html::escape, table::number};
+use crate::{
+    html::{COLOURS, escape},
+    table::number,
+};
 use std::fmt::Write as _;
 
 /// The room around the plot: what the labels of the axes need.
@@ -11,6 +14,14 @@ const TITLE: f64 = 22.0;
 const LEGEND_LINE: f64 = 17.0;
 /// A character of a label is about so wide, at the size that `style.css` gives it.
 const CHARACTER: f64 = 6.6;
+/// Width of a picture that stands alone, and height of each chart in it.
+const WIDE: f64 = 760.0;
+const HIGH: f64 = 230.0;
+/// Room for a line of its heading, and around the heading.
+const HEADING_LINE: f64 = 18.0;
+const HEADING_ROOM: f64 = 16.0;
+/// A line of a heading holds about so many characters.
+const HEADING_WIDTH: usize = 98;
 
 /// Something drawn in the plot. Points are in data units.
 pub(crate) enum Mark {
@@ -131,6 +142,51 @@ impl Chart {
     }
 }
 
+/// Charts one over the other under a heading, as a file of its own, light or dark as the reader's system is.
+pub(crate) fn picture(heading: &[String], charts: Vec<Chart>) -> String {
+    let lines: Vec<String> = heading.iter().flat_map(|text| wrapped(text)).collect();
+    let title = HEADING_LINE * lines.len() as f64 + HEADING_ROOM;
+    let height = title + HIGH * charts.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDE}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDE} {height}\">\n<style>\n{COLOURS}</style>\n\
+         <rect width=\"100%\" height=\"100%\" style=\"fill: var(--paper)\"/>\n"
+    );
+    for (i, line) in lines.iter().enumerate() {
+        let y = 20.0 + HEADING_LINE * i as f64;
+        let _ = writeln!(svg, "<text class=\"title\" x=\"16\" y=\"{y}\">{}</text>", escape(line));
+    }
+    for (i, chart) in charts.into_iter().enumerate() {
+        let top = title + HIGH * i as f64;
+        let chart = Chart { width: WIDE, height: HIGH, ..chart };
+        let _ = writeln!(svg, "<g transform=\"translate(0 {top})\">{}</g>", chart.content());
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// A text in lines that fit a picture: SVG wraps none. Words that are longer than a line are cut.
+fn wrapped(text: &str) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), Vec::new());
+    for word in text.split(' ') {
+        let letters: Vec<char> = word.chars().collect();
+        if !line.is_empty() && line.len() + 1 + letters.len().min(HEADING_WIDTH) > HEADING_WIDTH {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        for part in letters.chunks(HEADING_WIDTH) {
+            if line.len() + part.len() > HEADING_WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.extend_from_slice(part);
+        }
+    }
+    lines.push(line);
+    lines.into_iter().map(String::from_iter).collect()
+}
+
 fn draw(svg: &mut String, mark: &Mark, px: &impl Fn(f64) -> f64, py: &impl Fn(f64) -> f64) {
     match mark {
         Mark::Line { class, pieces } => {
@@ -216,8 +272,19 @@ pub(crate) fn step_label(step: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chart, Mark, bends, ticks};
+    use super::{Chart, HEADING_WIDTH, Mark, bends, ticks, wrapped};
     use crate::table::number;
+
+    #[test]
+    fn a_heading_is_wrapped_and_loses_nothing() {
+        assert_eq!(wrapped("a short one"), ["a short one"]);
+        let words = "some words of a heading ".repeat(20);
+        let long = format!("{}{}", words, "x".repeat(250));
+        let lines = wrapped(&long);
+        assert!(lines.iter().all(|line| line.chars().count() <= HEADING_WIDTH), "{lines:?}");
+        assert_eq!(lines.len(), 8, "{lines:?}");
+        assert_eq!(lines.concat().replace(' ', ""), long.replace(' ', ""));
+    }
 
     #[test]
     fn straight_stretches_keep_their_ends() {

@@ -521,6 +521,21 @@ fn diff_says_where_two_runs_part() {
     let page = fs::read_to_string(house.path("diff.html")).expect("the page");
     assert_self_contained(&page);
     assert!(page.contains("Source code, where the schedules part") && page.contains("Share of S3"));
+    house.stdout(&["diff", "run.yaml", BY_SOURCE, "--svg", "diff.svg"]);
+    let svg = fs::read_to_string(house.path("diff.svg")).expect("the picture");
+    assert!(svg.starts_with("<svg xmlns") && svg.contains("prefers-color-scheme"), "stands alone");
+    for text in
+        ["A: run.yaml", "B: run.yaml with", "Source code: Share of S3", "Source code: Block sizes"]
+    {
+        assert!(svg.contains(text), "{text}");
+    }
+    assert!(!svg.contains("Source code: Share of S1"), "only what parts");
+    house.stdout(&["diff", "run.yaml", "run.yaml", "--svg", "same.svg"]);
+    let same = fs::read_to_string(house.path("same.svg")).expect("the picture");
+    assert!(same.contains("The model sees the same.") && !same.contains("<path"));
+    house.stdout(&["diff", "run.yaml", "seed=5", "--svg", "seed.svg"]);
+    let seed = fs::read_to_string(house.path("seed.svg")).expect("the picture");
+    assert!(seed.contains("The schedules are the same. Other keys differ: seed."), "{seed}");
     for wrong in [
         &["diff", "run.yaml"][..],
         &["diff", "run.yaml", "a", "b"],

@@ -32,10 +32,10 @@ impl Distribution {
 /// Works out distributions for full rows of one length: no prompt, no pads, maskable throughout. It
 /// keeps what depends on block size and noise alone, so that the settings of a whole run are cheap.
 ///
-/// Single tokens have closed forms. Blocks are summed over noise levels: their run lengths hold within
-/// 1e-3 of the expected number of masked positions, their masked fractions within 0.005 of the rows. In
-/// rows of more than 256 tokens the latter are approximate: within 0.02 of the rows where a row has room
-/// for 32 blocks, 0.03 where it has room for 16.
+/// Single tokens have closed forms. Blocks are integrated over noise levels: their run lengths hold within
+/// 1e-3 of the expected number of masked positions, their masked fractions within 1e-3 of the rows. In rows
+/// of more than 1024 tokens the latter are approximate: in twentieths of a row within 0.002 of the rows
+/// where a row has room for 512 blocks, 0.005 where for 128, 0.01 where for 64, 0.02 where for 32.
 #[derive(Debug)]
 pub struct Distributions {
     length: u32,

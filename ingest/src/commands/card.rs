@@ -90,6 +90,7 @@ impl Card {
                 .hint("a card is never written over a file; name another, or remove it"));
         }
         super::must_lie_outside(&self.dir, out)?;
+        super::make_parent(out)?;
         commit::write_atomic(out, |file| file.write_all(card.render().as_bytes()))
             .map_err(|error| super::file_failure(&error))
     }

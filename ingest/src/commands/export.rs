@@ -30,6 +30,7 @@ Examples:
   coda-ingest export shards/pre --to megatron --out megatron/pre
   coda-ingest export shards/pre --to flat --out nanogpt/train --part train --held-out 0.01
   coda-ingest export shards/pre --to olmo --out olmo/pre --split-sources
+  coda-ingest export shards/post --to olmo --out olmo/post --label-mask
   coda-ingest export shards/pre --to hf --out datasets/pre --source code --source docs
   coda-ingest export shards/pre --to parquet --out parquet/pre --json
 
@@ -56,6 +57,9 @@ pub(crate) struct Export {
     /// Files of its own for every source (megatron, flat, olmo).
     #[arg(long)]
     split_sources: bool,
+    /// Beside each array of ids an array that is false where a token is only read, as prompts are (olmo).
+    #[arg(long)]
+    label_mask: bool,
     /// Bits of an id (megatron, flat, olmo); the default follows from the vocabulary, as the
     /// format's readers expect it.
     #[arg(long, value_name = "BITS", value_parser = ["16", "32"])]
@@ -135,6 +139,10 @@ impl Export {
             )
             .hint("with hf and parquet the column source tells rows apart; ids have 32 bits"));
         }
+        if self.label_mask && self.to != Format::Olmo {
+            return Err(Failure::usage("--label-mask is for --to olmo: no other reader takes one")
+                .hint("hf and parquet have the columns prefix_len and maskable"));
+        }
         let set = ShardSet::open(&self.dir).map_err(|error| super::shard_failure(&error))?;
         let selection = Selection {
             sources: self.source.clone(),
@@ -201,7 +209,12 @@ impl Export {
     ) -> Result<Exported, ExportError> {
         match self.to.documents() {
             Some(format) => {
-                let options = DocumentOptions { format, width, split_sources: self.split_sources };
+                let options = DocumentOptions {
+                    format,
+                    width,
+                    split_sources: self.split_sources,
+                    label_mask: self.label_mask,
+                };
                 write_documents(set, selected, options, &self.out, tick)
             }
             None if self.to == Format::Parquet => {

@@ -13,7 +13,17 @@ plain account of docs/shard-format.md that judges the Rust side, `verify` the fu
 
 from coda_shards.errors import ShardError
 from coda_shards.feed import Batch, Batches
-from coda_shards.noise import Bd3lm, BySource, Coda, CodaNoised, Llada, Mdlm, Noise, Noised
+from coda_shards.noise import (
+    Bd3lm,
+    BySource,
+    Coda,
+    CodaNoised,
+    Llada,
+    Mdlm,
+    Noise,
+    Noised,
+    bd3lm_attention,
+)
 from coda_shards.order import Order, SourceRows
 from coda_shards.rows import Row, Rows
 from coda_shards.shard_set import ShardSet
@@ -35,4 +45,5 @@ __all__ = [
     "ShardError",
     "ShardSet",
     "SourceRows",
+    "bd3lm_attention",
 ]

@@ -10,7 +10,7 @@ For example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 import numpy as np
@@ -97,6 +97,24 @@ class ShardDataset(IterableDataset[TensorBatch]):
             "rows": torch.from_numpy(batch.rows.number),
             "position": batch.position,
         }
+
+
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Whether a query may attend to a key, from batch, head, query and key: what FlexAttention takes."""
+
+
+def bd3lm_mask_mod(length: int, block_size: int) -> MaskMod:
+    """The mask of `noise.bd3lm_attention` for `create_block_mask(…, Q_LEN=2 * length, KV_LEN=2 *
+    length)` of `torch.nn.attention.flex_attention`, which never lays it out.
+    """
+
+    def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        from_noised, to_noised = query < length, key < length
+        from_block, to_block = query % length // block_size, key % length // block_size
+        same = (from_noised == to_noised) & (from_block == to_block)
+        return same | (~to_noised & (from_block > to_block))
+
+    return mask_mod
 
 
 def _ids(array: np.ndarray[Any, np.dtype[Any]]) -> Tensor:

@@ -1,8 +1,8 @@
 //! Rows taken apart into documents, and the formats that hold documents.
 
 use super::{
-    ExportError, Exported, IdWidth, Selected, Tick, flat::Flat, megatron::Megatron, olmo::Olmo,
-    step,
+    ExportError, Exported, IdWidth, Selected, Tick, flat::Flat, labels::Labels, megatron::Megatron,
+    olmo::Olmo, step,
 };
 use crate::{
     ShardSet,
@@ -48,6 +48,8 @@ pub struct DocumentOptions {
     pub width: IdWidth,
     /// Whether every source gets files of its own.
     pub split_sources: bool,
+    /// Whether a label mask is written beside each file of ids: which tokens a model is to learn.
+    pub label_mask: bool,
 }
 
 /// Some ids of a document, in order.
@@ -55,6 +57,8 @@ pub struct DocumentOptions {
 pub struct Piece<'a> {
     /// The row that they are from.
     pub row: u64,
+    /// Where in the row they begin.
+    pub start: usize,
     /// The ids.
     pub ids: &'a [u32],
     /// Whether the document ends here.
@@ -91,7 +95,7 @@ pub fn pieces<E: From<crate::ShardError>>(
         let ends = starts.clone().skip(1).chain([valid]);
         for (start, end) in starts.zip(ends) {
             let ends = !(goes_on && end == valid);
-            take(Piece { row: number, ids: &row.tokens[start..end], ends })?;
+            take(Piece { row: number, start, ids: &row.tokens[start..end], ends })?;
         }
     }
     Ok(())
@@ -136,6 +140,16 @@ pub(super) struct About<'a> {
     pub(super) sources: Vec<&'a str>,
     pub(super) documents: u64,
     pub(super) tokens: u64,
+    /// The label mask, if one was asked for.
+    pub(super) label_mask: Option<LabelMask>,
+}
+
+/// A label mask that is complete.
+pub(super) struct LabelMask {
+    /// Its file.
+    pub(super) file: String,
+    /// Tokens that are labels.
+    pub(super) labels: u64,
 }
 
 /// Writes the documents of some rows into a new folder, which appears whole or not at all.
@@ -190,6 +204,7 @@ fn group(
     };
     let suffix = if options.format == DocumentFormat::Olmo { "npy" } else { "bin" };
     let mut ids = Output::create(dir.join(format!("{stem}.{suffix}")))?;
+    let mut labels = options.label_mask.then(|| Labels::create(dir, stem)).transpose()?;
     let (mut done, mut buffer) = (Exported::default(), Vec::new());
     for chosen in selected {
         let (mut number, mut tokens, mut last_row) = (0, 0, chosen.rows.start);
@@ -202,6 +217,9 @@ fn group(
                 return Err(ExportError::TooWide { id, row: piece.row, width: width.dtype() });
             }
             ids.put(|sink| width.write(piece.ids, &mut buffer, sink))?;
+            if let Some(labels) = &mut labels {
+                labels.piece(&set.row(piece.row)?, piece.start, piece.ids.len())?;
+            }
             tokens += piece.ids.len() as u64;
             if piece.ends {
                 let ended = Ended { source: &chosen.name, number, tokens, row: piece.row };
@@ -223,8 +241,10 @@ fn group(
         sources: selected.iter().map(|chosen| chosen.name.as_str()).collect(),
         documents: done.documents,
         tokens: done.tokens,
+        label_mask: labels.map(Labels::finish).transpose()?,
     };
     done.files = boundaries.finish(&about)?;
+    done.files.extend(about.label_mask.map(|mask| mask.file));
     Ok(done)
 }
 

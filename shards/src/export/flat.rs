@@ -44,7 +44,7 @@ pub(super) fn write_meta(
     // nanoGPT's name for such a file; with several arrays in the folder each has its own.
     let name = if stem == "tokens" { "meta.json".to_owned() } else { format!("{stem}.meta.json") };
     let index = about.set.index();
-    let meta = json!({
+    let mut meta = json!({
         "file": ids,
         "dtype": about.width.dtype(),
         "tokens": about.tokens,
@@ -56,6 +56,10 @@ pub(super) fn write_meta(
         "tokenizer": index.tokenizer_fingerprint(),
         "shard_set": index.fingerprint,
     });
+    if let Some(mask) = &about.label_mask {
+        meta["label_mask"] = json!(mask.file);
+        meta["labels"] = json!(mask.labels);
+    }
     let mut file = Output::create(dir.join(&name))?;
     file.put(|sink| writeln!(sink, "{meta:#}"))?;
     file.finish()?;

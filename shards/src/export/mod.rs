@@ -10,6 +10,7 @@ mod error;
 mod flat;
 mod hf;
 mod ids;
+mod labels;
 mod megatron;
 mod olmo;
 mod select;

@@ -2,26 +2,40 @@
 
 use super::engines::EngineArgs;
 use crate::{
-    checkpoint::{HfWeights, Store},
-    engine::Ids,
-    sample::{Algorithm, Canvas, PromptError, Sampler, Step, denoise},
+    engine::{Decoder, Uncached},
+    fit::engine_failure,
+    sample::{
+        Accept, Algorithm, Cache, Canvas, Decoding, DecodingError, Denoiser, Length, PromptError,
+        Sampler, SamplingModel, Step, Tally, chat_prompt, denoise_rows, most_confident,
+    },
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, Progress, ProgressArgs, print_json, print_text};
 use coda_manifests::{Engine as EngineKey, Recompute};
 use coda_shards::commit::{AtomicFile, FileError};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
     time::Instant,
 };
-use tokenizers::Tokenizer;
+
+/// Positions in a block when a cache is asked for without a block length.
+const BLOCK_LENGTH: usize = 128;
+
+const EXAMPLES: &str = "\
+Examples:
+  coda-trainer sample --checkpoint runs/post --chat --prompt 'Reverse a list in Rust.' --json
+  coda-trainer sample --checkpoint runs/post --prompt 'fn main() {' --max-new-tokens 256 \\
+      --cache dual --threshold 0.9
+  coda-trainer sample --checkpoint runs/post --prefix 'fn len(&self) -> usize {' --suffix '}' \\
+      --span-lengths 4,8,16";
 
 /// The options of sampling (method §6).
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Sample {
     /// A checkpoint, Hugging Face directory or run.
     #[arg(long, value_name = "DIR")]
@@ -36,14 +50,18 @@ pub(super) struct Sample {
     #[arg(long, value_name = "FILE", group = "canvas")]
     infill_file: Option<PathBuf>,
     /// The text before a hole of --span tokens.
-    #[arg(long, value_name = "TEXT", group = "canvas", requires = "span")]
+    #[arg(long, value_name = "TEXT", group = "canvas", requires = "hole")]
     prefix: Option<String>,
     /// The text after the hole.
     #[arg(long, value_name = "TEXT", default_value = "", requires = "prefix")]
     suffix: String,
     /// Tokens in the hole.
-    #[arg(long, value_name = "N", requires = "prefix")]
+    #[arg(long, value_name = "N", requires = "prefix", group = "hole")]
     span: Option<usize>,
+    /// Fill holes of several lengths, and keep the one whose tokens had the highest mean log
+    /// probability when they were chosen.
+    #[arg(long, value_name = "N,…", requires = "prefix", group = "hole", value_delimiter = ',')]
+    span_lengths: Vec<usize>,
     /// Put the prompt into the chat template, as a user's turn that the model answers.
     #[arg(long)]
     chat: bool,
@@ -53,6 +71,21 @@ pub(super) struct Sample {
     /// Denoising steps; without it, as many as there are masks.
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
+    /// Fill this many positions before going on to the next; without it the text is one block (with
+    /// --cache: 128).
+    #[arg(long, value_name = "N")]
+    block_length: Option<usize>,
+    /// Keys and values to keep while a block is filled: `none`, `prefix` (what stands before it) or
+    /// `dual` (everything around it).
+    #[arg(long, value_name = "NAME", default_value = "none")]
+    cache: Cache,
+    /// A step reveals every token of this probability, and at least one; --steps has no say then.
+    #[arg(long, value_name = "P", conflicts_with_all = ["factor", "steps"])]
+    threshold: Option<f64>,
+    /// A step reveals the most tokens, n, whose probabilities are all at least 1 - F / (n + 1), and at
+    /// least one.
+    #[arg(long, value_name = "F", conflicts_with = "steps")]
+    factor: Option<f64>,
     /// How positions are chosen: `origin`, `maskgit_plus`, `topk_margin` or `entropy`.
     #[arg(long, value_name = "NAME", default_value = "entropy")]
     alg: Algorithm,
@@ -74,7 +107,7 @@ pub(super) struct Sample {
     /// Decides every draw.
     #[arg(long, value_name = "SEED", default_value_t = 17)]
     seed: u64,
-    /// Write every step as a line of JSON: step, tokens, revealed positions.
+    /// Write every step as a line of JSON: step, tokens, revealed positions, their probabilities.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     #[command(flatten)]
@@ -92,136 +125,156 @@ struct Sampled<'a> {
     completion: String,
     tokens: &'a [u32],
     masked: usize,
-    sampler: Sampler,
+    sampler: Decoding,
     checkpoint: &'a Path,
     seconds: f64,
+    #[serde(flatten)]
+    tally: Tally,
+    tokens_per_forward: f64,
+    lengths: Vec<Length>,
     trace: Option<&'a Path>,
-}
-
-/// The control tokens of a model directory.
-struct Controls {
-    mask: u32,
-    mask_name: String,
-    ends: Vec<u32>,
 }
 
 impl Sample {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let started = Instant::now();
-        self.check()?;
-        let dir = Store::locate(&self.checkpoint)?;
-        let (config, params) = HfWeights::open(&dir)?.read()?;
-        let tokenizer = load_tokenizer(&dir)?;
-        let controls = Controls::read(&dir, config.mask_token_id, &tokenizer)?;
-        let canvas = self.canvas(&tokenizer, &controls)?;
-        if let Some(&id) = canvas.ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-            return Err(Failure::incompatible(format!(
-                "the tokenizer gives id {id}, the model has {} rows in its embedding",
-                config.vocab_size
-            )));
+        self.engine.check(EngineKey::Auto)?;
+        self.decoding(1).check().map_err(|error| usage(&error))?;
+        let model = SamplingModel::open(&self.checkpoint)?;
+        let canvases = self.canvases(&model)?;
+        let mask = model.controls.mask;
+        let mut rows = Vec::new();
+        for canvas in &canvases {
+            model.check_ids(&canvas.ids)?;
+            let masked = canvas.ids.iter().filter(|&&id| id == mask).count();
+            let decoding = self.decoding(u32::try_from(masked).unwrap_or(u32::MAX));
+            let ids = canvas.ids.clone();
+            rows.push((
+                masked,
+                decoding,
+                Denoiser::new(ids, mask, decoding, 0, &model.controls.ends),
+            ));
         }
-        let masked = canvas.ids.iter().filter(|&&id| id == controls.mask).count();
-        let steps = self.steps.unwrap_or_else(|| u32::try_from(masked).unwrap_or(u32::MAX));
-        let sampler = self.sampler(steps);
-        let mut engine = self.engine.open(&config, Recompute::None)?;
         let mut trace = self.trace.as_deref().map(Trace::create).transpose()?;
-        let progress = Progress::start(self.progress, "sample", "steps", Some(u64::from(steps)));
-        let mut ids = canvas.ids.clone();
-        let mut written = Ok(());
-        denoise(
-            &mut ids,
-            controls.mask,
-            &sampler,
-            0,
-            |ids, positions| {
-                let input = Ids { rows: 1, len: ids.len(), ids, segment_ids: None };
-                engine.logits(&params, &input, Some(positions))
-            },
-            |step| {
-                progress.advance(1);
-                if let (Some(trace), Ok(())) = (&mut trace, &written) {
-                    written = trace.step(step);
-                }
-            },
-        )
-        .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
-        progress.finish();
-        written?;
+        let started = Instant::now();
+        let mut denoisers: Vec<Denoiser> = rows.iter().map(|(_, _, row)| row.clone()).collect();
+        let steps = self.fill(&model, &mut denoisers)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let kept = most_confident(&denoisers);
+        if let Some(trace) = &mut trace {
+            steps[kept].iter().try_for_each(|step| trace.step(step))?;
+        }
         if let Some(trace) = trace {
             trace.finish()?;
         }
-        let kept = canvas.cut(&ids, &controls.ends);
-        let decode = |ids: &[u32]| {
-            tokenizer.decode(ids, true).map_err(|error| {
-                Failure::incompatible(format!("the tokens cannot be decoded: {error}"))
-            })
-        };
-        let text = decode(kept)?;
-        let completion = decode(&kept[canvas.first_mask.min(kept.len())..])?;
-        if self.json {
-            let result = Sampled {
-                text,
-                completion,
-                tokens: kept,
-                masked,
-                sampler,
-                checkpoint: &dir,
-                seconds: started.elapsed().as_secs_f64(),
-                trace: self.trace.as_deref(),
-            };
-            print_json(&result)?;
-        } else {
+        let (canvas, (masked, decoding, _)) = (&canvases[kept], &rows[kept]);
+        let tally = denoisers[kept].tally();
+        let ids = canvas.cut(denoisers[kept].ids(), &model.controls.ends);
+        let text = model.text(ids)?;
+        let completion = model.text(&ids[canvas.first_mask.min(ids.len())..])?;
+        if !self.json {
             print_text(&format!("{}\n", if self.chat { completion } else { text }))?;
+            return Ok(Exit::Done);
         }
+        let lengths = if self.span_lengths.is_empty() { &[] } else { denoisers.as_slice() };
+        print_json(&Sampled {
+            text,
+            completion,
+            tokens: ids,
+            masked: *masked,
+            sampler: *decoding,
+            checkpoint: &model.dir,
+            seconds,
+            tally,
+            tokens_per_forward: tally.revealed as f64 / tally.forwards.max(1) as f64,
+            lengths: self
+                .span_lengths
+                .iter()
+                .zip(lengths)
+                .map(|(&span, row)| Length {
+                    span,
+                    mean_log_probability: row.tally().mean_log_probability(),
+                })
+                .collect(),
+            trace: self.trace.as_deref(),
+        })?;
         Ok(Exit::Done)
     }
 
-    fn check(&self) -> Result<(), Failure> {
-        self.engine.check(EngineKey::Auto)?;
-        let refuse = |message: &str| Err(Failure::usage(message.to_owned()));
-        if self.steps == Some(0) {
-            return refuse("--steps must be at least 1");
-        }
-        if !(self.temperature >= 0.0 && self.alg_temp >= 0.0) {
-            return refuse("temperatures are 0 or more");
-        }
-        if self.top_p.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
-            return refuse("--top-p is from 0 to 1");
-        }
-        if !(self.eps >= 0.0 && self.eps < 1.0) {
-            return refuse("--eps is at least 0 and below 1");
-        }
-        if self.top_k == Some(0) {
-            return refuse("--top-k must be at least 1");
-        }
-        Ok(())
+    /// Takes all rows through the engine; each row's steps.
+    fn fill(
+        &self,
+        model: &SamplingModel,
+        rows: &mut [Denoiser],
+    ) -> Result<Vec<Vec<Step>>, Failure> {
+        let mut engine = self.engine.open(&model.config, Recompute::None)?;
+        let kept = engine.decoder(&model.params).map_err(|error| engine_failure(&error))?;
+        let mut whole;
+        let mut cached;
+        let decoder: &mut dyn Decoder = if let Some(decoder) = kept {
+            cached = decoder;
+            cached.as_mut()
+        } else {
+            whole = Uncached::new(engine.as_mut(), &model.params, model.config.vocab_size);
+            &mut whole
+        };
+        let progress = Progress::start(self.progress, "sample", "steps", None);
+        let mut steps = vec![Vec::new(); rows.len()];
+        let keep = self.trace.is_some();
+        denoise_rows(decoder, rows, |row, step| {
+            progress.advance(1);
+            if keep {
+                steps[row].push(step.clone());
+            }
+        })
+        .map_err(|error| engine_failure(&error))?;
+        progress.finish();
+        Ok(steps)
     }
 
-    fn sampler(&self, steps: u32) -> Sampler {
-        Sampler {
-            steps,
-            eps: self.eps,
-            algorithm: self.alg,
-            alg_temp: self.alg_temp,
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: self.top_k,
-            seed: self.seed,
+    /// The settings of a row with so many masks.
+    fn decoding(&self, masked: u32) -> Decoding {
+        let accept = match (self.threshold, self.factor) {
+            (Some(threshold), _) => Accept::Threshold(threshold),
+            (None, Some(factor)) => Accept::Factor(factor),
+            (None, None) => Accept::Schedule,
+        };
+        let block = (self.cache != Cache::None).then_some(BLOCK_LENGTH);
+        Decoding {
+            sampler: Sampler {
+                steps: self.steps.unwrap_or(masked),
+                eps: self.eps,
+                algorithm: self.alg,
+                alg_temp: self.alg_temp,
+                temperature: self.temperature,
+                top_p: self.top_p,
+                top_k: self.top_k,
+                seed: self.seed,
+            },
+            accept,
+            block_length: self.block_length.or(block),
+            cache: self.cache,
         }
     }
 
-    fn canvas(&self, tokenizer: &Tokenizer, controls: &Controls) -> Result<Canvas, Failure> {
-        let mask = (controls.mask_name.as_str(), controls.mask);
+    /// What is filled: one text, or the same with holes of several lengths.
+    fn canvases(&self, model: &SamplingModel) -> Result<Vec<Canvas>, Failure> {
+        let mask = (model.controls.mask_name.as_str(), model.controls.mask);
+        let tokenizer = &model.tokenizer;
         let chat = |text: String| if self.chat { chat_prompt(&text) } else { text };
+        let continuing = |text: &str, new| Canvas::continuing(tokenizer, mask, text, new);
         let made = if let Some(prefix) = &self.prefix {
-            let prefix = chat_or(self.chat, prefix);
-            Canvas::infilling(tokenizer, mask, &prefix, self.span.unwrap_or(0), &self.suffix)
+            let prefix = chat(prefix.clone());
+            self.span
+                .iter()
+                .chain(&self.span_lengths)
+                .map(|&span| Canvas::infilling(tokenizer, mask, &prefix, span, &self.suffix))
+                .collect()
         } else if let Some(path) = &self.infill_file {
-            Canvas::continuing(tokenizer, mask, &read(path)?, 0)
+            continuing(&read(path)?, 0).map(|canvas| vec![canvas])
         } else if let Some(path) = &self.prompt_file {
-            Canvas::continuing(tokenizer, mask, &chat(read(path)?), self.max_new_tokens)
+            continuing(&chat(read(path)?), self.max_new_tokens).map(|canvas| vec![canvas])
         } else if let Some(prompt) = &self.prompt {
-            Canvas::continuing(tokenizer, mask, &chat(prompt.clone()), self.max_new_tokens)
+            continuing(&chat(prompt.clone()), self.max_new_tokens).map(|canvas| vec![canvas])
         } else {
             return Err(Failure::usage("there is nothing to sample from")
                 .hint("give --prompt, --prompt-file, --infill-file, or --prefix with --span"));
@@ -236,57 +289,13 @@ impl Sample {
     }
 }
 
-fn chat_or(chat: bool, text: &str) -> String {
-    if chat { chat_prompt(text) } else { text.to_owned() }
-}
-
-/// A user's turn and the head of the answer: the Qwen3 template with thinking off.
-fn chat_prompt(text: &str) -> String {
-    format!("<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+fn usage(error: &DecodingError) -> Failure {
+    Failure::from_error(Exit::Usage, error)
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path)
         .map_err(|error| Failure::from_error(Exit::Io, &FileError::new("read", path, error)))
-}
-
-/// The tokenizer of a model directory.
-fn load_tokenizer(dir: &Path) -> Result<Tokenizer, Failure> {
-    let path = dir.join("tokenizer.json");
-    if !path.is_file() {
-        return Err(Failure::incompatible(format!("{} is missing", path.display()))
-            .hint("copy the tokenizer.json of the model into the directory"));
-    }
-    Tokenizer::from_file(&path).map_err(|error| {
-        Failure::incompatible(format!("{} is not a tokenizer: {error}", path.display()))
-    })
-}
-
-impl Controls {
-    fn read(dir: &Path, mask: Option<u32>, tokenizer: &Tokenizer) -> Result<Self, Failure> {
-        let mask = mask.ok_or_else(|| {
-            Failure::incompatible(format!(
-                "{} names no mask_token_id",
-                dir.join("config.json").display()
-            ))
-            .hint("add the id of the mask token to config.json")
-        })?;
-        // Without a name no text can spell it.
-        let mask_name = tokenizer.id_to_token(mask).unwrap_or_else(|| "<|mask|>".to_owned());
-        let path = dir.join("generation_config.json");
-        let value: Value = if path.is_file() {
-            serde_json::from_str(&read(&path)?)
-                .map_err(|e| Failure::incompatible(format!("{}: {e}", path.display())))?
-        } else {
-            Value::Null
-        };
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ends = match &value["eos_token_id"] {
-            Value::Array(ids) => ids.iter().filter_map(id).collect(),
-            one => id(one).into_iter().collect(),
-        };
-        Ok(Self { mask, mask_name, ends })
-    }
 }
 
 /// The file of `--trace`: a line for every step.

@@ -1,6 +1,6 @@
 //! The CPU engine: f32, all cores.
 
-use super::{Batch, Engine, EngineError, Ids, LossOutput};
+use super::{Batch, CpuDecoder, Decoder, Engine, EngineError, Ids, LossOutput};
 use crate::{
     model::{Grads, ModelConfig, Network, Params, RecomputePolicy},
     ops::{Cpu, NoneTape, OwnedTape, Scored, Tape, View, ViewMut, linear_cross_entropy, matmul},
@@ -110,6 +110,10 @@ impl Engine for CpuEngine {
             rayon::current_num_threads(),
         );
         Ok(logits)
+    }
+
+    fn decoder(&mut self, params: &Params) -> Result<Option<Box<dyn Decoder>>, EngineError> {
+        Ok(Some(Box::new(CpuDecoder::new(&self.config, params))))
     }
 }
 

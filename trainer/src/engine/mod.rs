@@ -4,10 +4,14 @@
 //! references: [`CpuEngine`] and [`xla::XlaEngine`].
 
 mod cpu;
+mod cpu_decoder;
+mod decoder;
 mod learner;
 pub mod xla;
 
 pub use cpu::CpuEngine;
+pub use cpu_decoder::CpuDecoder;
+pub use decoder::{Decoder, Span, Uncached};
 pub use learner::{HostLearner, Learner, LearnerSettings, StepInput, StepOutput};
 
 use crate::model::{Grads, Params};
@@ -120,6 +124,15 @@ pub trait Engine {
         ids: &Ids<'_>,
         positions: Option<&[usize]>,
     ) -> Result<Vec<f32>, EngineError>;
+
+    /// What samples from these parameters with kept keys and values, if the engine has it; without it
+    /// [`Uncached`] runs whole rows.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn decoder(&mut self, _: &Params) -> Result<Option<Box<dyn Decoder>>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// Token ids to run the model on.

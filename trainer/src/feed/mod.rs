@@ -94,6 +94,15 @@ pub fn source_ranges(set: &ShardSet, manifest: &Manifest) -> Result<Vec<SourceRa
     Ok(ranges)
 }
 
+/// What the curriculum says at a step: the same for all parts of its batch.
+#[derive(Clone, Debug)]
+pub struct StepSettings {
+    /// For the rows of each source, by its number.
+    of_source: Vec<Settings>,
+    context: Context,
+    step: u64,
+}
+
 impl Feed {
     /// The feed of a recipe over a shard set.
     ///
@@ -126,15 +135,14 @@ impl Feed {
         self.recipe.global_batch
     }
 
-    /// What the curriculum says at step `step`, for the rows of each source by its number. `clocks`
-    /// are those of the schedules with a hold.
+    /// What the curriculum says at step `step`. `clocks` are those of the schedules with a hold.
     #[must_use]
-    pub fn settings(&self, step: u64, clocks: &Clocks) -> (Vec<Settings>, Context) {
+    pub fn settings(&self, step: u64, clocks: &Clocks) -> StepSettings {
         let progress = self.recipe.progress(step);
         let curriculum = self.recipe.curriculum_at(clocks);
         let of = |name: &str| curriculum.of_source(name).settings(progress);
         let settings = self.set.sources().iter().map(|source| of(&source.name));
-        (settings.collect(), curriculum.context(step))
+        StepSettings { of_source: settings.collect(), context: curriculum.context(step), step }
     }
 
     /// Which rows step `step` reads.
@@ -144,23 +152,21 @@ impl Feed {
         (0..u64::from(self.recipe.global_batch)).map(|i| self.order.at(first + i)).collect()
     }
 
-    /// The rows `part` (within `0..global_batch`) of step `step`, masked. `clocks` are those of the
-    /// schedules with a hold.
+    /// The rows `part` (within `0..global_batch`) of a step, masked.
     ///
     /// # Errors
     /// If a row cannot be read.
     pub fn prepare(
         &self,
-        step: u64,
-        clocks: &Clocks,
+        settings: &StepSettings,
         part: Range<u32>,
     ) -> Result<Vec<Prepared>, FeedError> {
-        let (settings, context) = self.settings(step, clocks);
+        let StepSettings { of_source, context, step } = settings;
         let first = step * u64::from(self.recipe.global_batch);
         part.into_par_iter()
             .map(|i| {
                 let position = self.order.at(first + u64::from(i));
-                self.prepare_row(position, |source| &settings[source], &context)
+                self.prepare_row(position, |source| &of_source[source], context)
             })
             .collect()
     }

@@ -19,13 +19,13 @@ impl Training<'_> {
         let step = self.step;
         let denominator = recipe.tokens_per_step() as f64;
         let mask_id = feed.set().specials().mask;
-        let clocks = self.holds.clocks();
+        let settings = feed.settings(step, &self.holds.clocks());
         let (mut tally, mut sigmas, mut batches) = (StepTally::default(), Vec::new(), Vec::new());
         let rows_at_once = u32::try_from(self.learner.rows_at_once()).unwrap_or(u32::MAX);
         let mut first = 0;
         while first < recipe.global_batch {
             let end = first.saturating_add(rows_at_once).min(recipe.global_batch);
-            let rows = feed.prepare(step, &clocks, first..end).map_err(feed_failure)?;
+            let rows = feed.prepare(&settings, first..end).map_err(feed_failure)?;
             for row in &rows {
                 tally.add(row);
                 sigmas.push(row.plan.sigma);

@@ -8,6 +8,7 @@
 
 use coda_shards::commit::FileError;
 use std::{
+    borrow::Cow,
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -47,7 +48,11 @@ impl EventWriter {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn scalars(&mut self, step: u64, scalars: &[(&str, f64)]) -> Result<(), FileError> {
+    pub fn scalars(
+        &mut self,
+        step: u64,
+        scalars: &[(Cow<'static, str>, f64)],
+    ) -> Result<(), FileError> {
         self.write(&event(now(), step, Content::Scalars(scalars)))
     }
 
@@ -65,7 +70,7 @@ fn now() -> f64 {
 enum Content<'a> {
     FileVersion,
     SessionStart,
-    Scalars(&'a [(&'a str, f64)]),
+    Scalars(&'a [(Cow<'static, str>, f64)]),
 }
 
 fn frame(message: &[u8]) -> Vec<u8> {
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_scalar() {
-        let message = event(1.5, 300, Content::Scalars(&[("loss", 2.5)]));
+        let message = event(1.5, 300, Content::Scalars(&[("loss".into(), 2.5)]));
         assert_eq!(hex(&message), "09000000000000f83f10ac022a0d0a0b0a046c6f73731500002040");
         assert_eq!(hex(&event(0.0, 8, Content::SessionStart)), "09000000000000000010083a020801");
     }

@@ -3,7 +3,7 @@
 use coda_curriculum::HoldState;
 use coda_manifests::HeldOutLoss;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Shares of the rows of a step that each strategy took, and of the positions that were masked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -154,9 +154,10 @@ impl StepMetrics {
 
     /// The numbers that go to `TensorBoard`, by tag.
     #[must_use]
-    pub fn scalars(&self) -> Vec<(&'static str, f64)> {
-        let mut scalars = Vec::new();
-        let mut put = |tag, value: Option<f64>| scalars.extend(value.map(|value| (tag, value)));
+    pub fn scalars(&self) -> Vec<(Cow<'static, str>, f64)> {
+        let mut scalars: Vec<(Cow<'static, str>, f64)> = Vec::new();
+        let mut put =
+            |tag: &'static str, value: Option<f64>| scalars.extend(value.map(|v| (tag.into(), v)));
         put("train/loss", self.loss);
         put("train/nats_per_token", self.nats_per_token);
         put("train/lr", self.lr);
@@ -175,6 +176,10 @@ impl StepMetrics {
         put("held_out/loss_s1", self.held_out_s1);
         put("held_out/loss_s2", self.held_out_s2);
         put("held_out/loss_s3", self.held_out_s3);
+        for (key, state) in &self.holds {
+            scalars.push((format!("holds/{key}/clock").into(), state.clock as f64));
+            scalars.push((format!("holds/{key}/held").into(), state.held as f64));
+        }
         scalars
     }
 }

@@ -20,12 +20,12 @@ pub enum RecomputePolicy {
 /// The parameters of one step, with cells for their gradients.
 #[derive(Debug)]
 pub struct Network {
-    embedding: Weight,
-    layers: Vec<Layer>,
-    norm: Weight,
+    pub(super) embedding: Weight,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Weight,
     head: Weight,
     cells: Vec<Rc<RefCell<Vec<f32>>>>,
-    eps: f32,
+    pub(super) eps: f32,
 }
 
 /// The sizes and tables that all layers share for one batch.
@@ -38,7 +38,7 @@ struct Setting {
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
+pub(super) struct Layer {
     input_norm: Weight,
     q: Weight,
     k: Weight,
@@ -148,21 +148,40 @@ impl Network {
     }
 }
 
+impl Layer {
+    /// Queries, keys and values of the layer's input, normalised and rotated.
+    pub(super) fn project<T: Tape>(
+        &self,
+        tape: &mut T,
+        x: &Var,
+        rotary: &Rotary,
+        eps: f32,
+    ) -> [Var; 3] {
+        let h = rms_norm(tape, x, &self.input_norm, eps);
+        let q = linear(tape, &h, &self.q, None);
+        let q = head_norm_rope(tape, &q, &self.q_norm, eps, rotary);
+        let k = linear(tape, &h, &self.k, None);
+        let k = head_norm_rope(tape, &k, &self.k_norm, eps, rotary);
+        let v = linear(tape, &h, &self.v, None);
+        [q, k, v]
+    }
+
+    /// The layer's output, from its input `x` and what attention read.
+    pub(super) fn finish<T: Tape>(&self, tape: &mut T, x: &Var, read: &Var, eps: f32) -> Var {
+        let x = linear(tape, read, &self.o, Some(x));
+        let h = rms_norm(tape, &x, &self.post_norm, eps);
+        let gate = linear(tape, &h, &self.gate, None);
+        let up = linear(tape, &h, &self.up, None);
+        let f = swiglu(tape, &gate, &up);
+        linear(tape, &f, &self.down, Some(&x))
+    }
+}
+
 impl Block for LayerBlock {
     fn forward<T: Tape>(&self, tape: &mut T, x: &Var) -> Var {
         let Self { layer, setting: Setting { shape, rotary, segments, eps } } = self;
-        let h = rms_norm(tape, x, &layer.input_norm, *eps);
-        let q = linear(tape, &h, &layer.q, None);
-        let q = head_norm_rope(tape, &q, &layer.q_norm, *eps, rotary);
-        let k = linear(tape, &h, &layer.k, None);
-        let k = head_norm_rope(tape, &k, &layer.k_norm, *eps, rotary);
-        let v = linear(tape, &h, &layer.v, None);
-        let a = attention(tape, &q, &k, &v, *shape, segments.as_ref());
-        let x = linear(tape, &a, &layer.o, Some(x));
-        let h = rms_norm(tape, &x, &layer.post_norm, *eps);
-        let gate = linear(tape, &h, &layer.gate, None);
-        let up = linear(tape, &h, &layer.up, None);
-        let f = swiglu(tape, &gate, &up);
-        linear(tape, &f, &layer.down, Some(&x))
+        let [q, k, v] = layer.project(tape, x, rotary, *eps);
+        let read = attention(tape, &q, &k, &v, *shape, segments.as_ref());
+        layer.finish(tape, x, &read, *eps)
     }
 }

@@ -101,6 +101,27 @@ pub(crate) fn segment_ranges(segment_ids: &[u32], len: usize) -> Vec<Range<usize
     ranges
 }
 
+/// Queries of one row over keys and values that are kept elsewhere.
+pub(super) struct Kept<'a> {
+    /// The queries' first value: rows of `heads · head_dim`.
+    pub(super) q: &'a [f32],
+    /// Number of queries.
+    pub(super) queries: usize,
+    /// The keys of the whole row, `[len, kv_heads · head_dim]`.
+    pub(super) k: &'a [f32],
+    /// The values of the whole row, as the keys.
+    pub(super) v: &'a [f32],
+}
+
+/// What the queries of one key head read from kept keys and values: `[queries, group · head_dim]`.
+/// `shape.len` is the number of keys. With a query for every key this computes what [`attention`] does,
+/// bit for bit.
+pub(super) fn read_kept(shape: AttentionShape, kv_head: usize, kept: &Kept<'_>) -> Vec<f32> {
+    let reach = Reach { len: shape.len, ranges: None };
+    let group = Group::new(shape, kv_head, kept.q, kept.k, kept.v, reach);
+    Group { queries: kept.queries, ..group }.forward().0
+}
+
 /// Which keys a query may read.
 #[derive(Clone, Copy)]
 struct Reach<'a> {
@@ -130,7 +151,10 @@ struct Gradients {
 /// One key head of one row with the query heads that read it: a piece of parallel work.
 struct Group<'a> {
     row: usize,
+    /// Number of keys.
     len: usize,
+    /// Number of queries.
+    queries: usize,
     /// Query heads of the group.
     queries_per_key: usize,
     head_dim: usize,
@@ -163,6 +187,7 @@ impl<'a> Group<'a> {
         Self {
             row,
             len,
+            queries: len,
             queries_per_key,
             head_dim,
             query_width,
@@ -178,8 +203,8 @@ impl<'a> Group<'a> {
 
     /// Runs of queries with the keys they reach.
     fn runs(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        (0..self.len).step_by(QUERIES).map(|start| {
-            let queries = start..self.len.min(start + QUERIES);
+        (0..self.queries).step_by(QUERIES).map(|start| {
+            let queries = start..self.queries.min(start + QUERIES);
             let keys = self.reach.of_all(self.row, &queries);
             (queries, keys)
         })
@@ -217,18 +242,18 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The results `[L, group · head_dim]` and, for each head and query, the logarithm of the sum of
-    /// exponentials `[group, L]`.
+    /// The results `[queries, group · head_dim]` and, for each head and query, the logarithm of the sum
+    /// of exponentials `[group, queries]`.
     fn forward(&self) -> (Vec<f32>, Vec<f32>) {
         let width = self.queries_per_key * self.head_dim;
-        let mut out = vec![0.0; self.len * width];
-        let mut log_sums = vec![0.0; self.queries_per_key * self.len];
-        let mut buffer = vec![0.0; QUERIES.min(self.len) * self.len];
+        let mut out = vec![0.0; self.queries * width];
+        let mut log_sums = vec![0.0; self.queries_per_key * self.queries];
+        let mut buffer = vec![0.0; QUERIES.min(self.queries) * self.len];
         for (queries, keys) in self.runs() {
             let scores = &mut buffer[..queries.len() * keys.len()];
             for head in 0..self.queries_per_key {
                 self.scores(scores, head, &queries, &keys, |query, row| {
-                    log_sums[head * self.len + query] = softmax(row);
+                    log_sums[head * self.queries + query] = softmax(row);
                 });
                 let start = queries.start * width + head * self.head_dim;
                 matmul(

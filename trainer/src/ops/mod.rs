@@ -10,6 +10,7 @@
 //! Sums are always taken in an order that depends on sizes alone, never on the number of threads.
 
 mod attention;
+mod cached;
 mod cross_entropy;
 mod elementwise;
 mod embed;
@@ -22,6 +23,7 @@ mod swiglu;
 
 pub(crate) use attention::segment_ranges;
 pub use attention::{AttentionShape, attention};
+pub(crate) use cached::{KvRow, cached_attention};
 pub use cross_entropy::{Scored, linear_cross_entropy};
 pub use embed::embed;
 pub use linear::linear;

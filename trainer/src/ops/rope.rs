@@ -33,6 +33,26 @@ impl Rotary {
         Self { len, half, cos: table(f64::cos), sin: table(f64::sin) }
     }
 
+    /// Tables for a list of positions instead of `0..len`, taken from this one's.
+    ///
+    /// # Panics
+    /// If a position is not below `len`.
+    pub(crate) fn at(&self, positions: impl Iterator<Item = usize>) -> Self {
+        let (mut cos, mut sin, mut len) = (Vec::new(), Vec::new(), 0);
+        for position in positions {
+            let from = position * self.half..(position + 1) * self.half;
+            cos.extend_from_slice(&self.cos[from.clone()]);
+            sin.extend_from_slice(&self.sin[from]);
+            len += 1;
+        }
+        Self { len, half: self.half, cos: Rc::new(cos), sin: Rc::new(sin) }
+    }
+
+    /// The number of positions.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
     /// Cosines and sines `[len, head_dim / 2]`.
     #[must_use]
     pub fn tables(&self) -> [&[f32]; 2] {

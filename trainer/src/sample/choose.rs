@@ -9,6 +9,8 @@ pub struct Choice {
     pub token: u32,
     /// How sure the model is, by the algorithm's measure: higher is surer.
     pub confidence: f32,
+    /// The token's probability in the distribution that it was chosen from.
+    pub probability: f32,
 }
 
 /// How logits become a distribution.
@@ -55,7 +57,8 @@ pub fn choose(
         }
         Algorithm::Entropy => probabilities.iter().map(|&p| p * (p + 1e-10).ln()).sum(),
     };
-    Choice { token: u32::try_from(token).expect("token ids are 32 bits"), confidence }
+    let probability = probabilities[token];
+    Choice { token: u32::try_from(token).expect("token ids are 32 bits"), confidence, probability }
 }
 
 /// The first of the largest values.

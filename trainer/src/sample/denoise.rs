@@ -51,6 +51,8 @@ pub struct Step {
     pub tokens: Vec<u32>,
     /// The positions that this step revealed, ascending.
     pub revealed: Vec<usize>,
+    /// The probability of the token at each of them, when it was chosen.
+    pub probabilities: Vec<f32>,
 }
 
 /// Fills every mask id of `ids`.
@@ -86,7 +88,7 @@ pub fn denoise<E>(
             let count = quota(masked.len(), step, sampler.steps, sampler.eps);
             (masked, count)
         };
-        let mut revealed = Vec::new();
+        let (mut revealed, mut probabilities) = (Vec::new(), Vec::new());
         if count > 0 {
             let sources: Vec<usize> = wanted.iter().map(|&j| j.saturating_sub(1)).collect();
             let mut rows = logits(ids, &sources)?;
@@ -110,9 +112,10 @@ pub fn denoise<E>(
             for index in chosen {
                 ids[wanted[index]] = choices[index].token;
                 revealed.push(wanted[index]);
+                probabilities.push(choices[index].probability);
             }
         }
-        seen(&Step { step, tokens: ids.to_vec(), revealed });
+        seen(&Step { step, tokens: ids.to_vec(), revealed, probabilities });
     }
     Ok(())
 }

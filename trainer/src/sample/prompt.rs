@@ -61,7 +61,11 @@ impl Canvas {
         Self::of(ids, mask)
     }
 
-    fn of(ids: Vec<u32>, (name, mask): (&str, u32)) -> Result<Self, PromptError> {
+    /// Ids in which the mask id stands where a token is to be found.
+    ///
+    /// # Errors
+    /// If nothing is masked.
+    pub fn of(ids: Vec<u32>, (name, mask): (&str, u32)) -> Result<Self, PromptError> {
         let first_mask = ids
             .iter()
             .position(|&id| id == mask)
@@ -83,7 +87,7 @@ impl Canvas {
 }
 
 /// Text between mask names is tokenized piece by piece; each name becomes one mask id.
-fn with_masks(
+pub(super) fn with_masks(
     tokenizer: &Tokenizer,
     (name, mask): (&str, u32),
     text: &str,

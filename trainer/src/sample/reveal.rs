@@ -118,7 +118,8 @@ mod tests {
     use super::{Choice, order_draws, quota, reveal_confident, reveal_origin};
 
     fn choices(confidences: &[f32]) -> Vec<Choice> {
-        confidences.iter().map(|&confidence| Choice { token: 0, confidence }).collect()
+        let choice = |&confidence| Choice { token: 0, confidence, probability: confidence };
+        confidences.iter().map(choice).collect()
     }
 
     #[test]

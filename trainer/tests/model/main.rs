@@ -1,6 +1,7 @@
 //! The model against a reference that shares nothing with it: plain loops in f64.
 #![allow(clippy::cast_possible_truncation, reason = "tests draw small numbers and work in f32")]
 
+mod cached;
 mod invariance;
 mod oracle;
 mod reference;

@@ -4,6 +4,7 @@ use coda_trainer::{
     engine::Batch,
     model::{ModelConfig, Params},
 };
+use std::ops::Range;
 
 /// The model with its parameters in f64.
 pub(crate) struct Reference {
@@ -12,6 +13,9 @@ pub(crate) struct Reference {
 }
 
 type Rows = Vec<Vec<f64>>;
+
+/// Keys and values of every layer, by position.
+pub(crate) type Memory = Vec<[Rows; 2]>;
 
 impl Reference {
     pub(crate) fn new(config: &ModelConfig, params: &Params) -> Self {
@@ -58,29 +62,54 @@ impl Reference {
     }
 
     fn row(&self, batch: &Batch, row: usize) -> Vec<f64> {
-        let c = &self.config;
-        let (d, len) = (c.hidden_size, batch.len);
+        let len = batch.len;
         let ids = &batch.noised_ids[row * len..][..len];
         let segment = |at: usize| batch.segment_ids.as_ref().map(|s| s[row * len + at]);
-        let mut x: Rows =
-            ids.iter().map(|&id| self.params[0][id as usize * d..][..d].to_vec()).collect();
-        for layer in 0..c.num_hidden_layers {
+        self.pass(ids, 0..len, &mut Memory::new(), |i, j| segment(i) == segment(j))
+    }
+
+    /// The logits of a window of a row, `[window, V]`. Keys and values of the window's positions are
+    /// put into the memory, those of all others are read from it, however old they are.
+    pub(crate) fn window(
+        &self,
+        ids: &[u32],
+        window: Range<usize>,
+        memory: &mut Memory,
+    ) -> Vec<f64> {
+        self.pass(ids, window, memory, |_, _| true)
+    }
+
+    fn pass(
+        &self,
+        ids: &[u32],
+        window: Range<usize>,
+        memory: &mut Memory,
+        sees: impl Fn(usize, usize) -> bool,
+    ) -> Vec<f64> {
+        let c = &self.config;
+        let (d, len) = (c.hidden_size, ids.len());
+        memory.resize(c.num_hidden_layers, [vec![Vec::new(); len], vec![Vec::new(); len]]);
+        let mut x: Rows = ids[window.clone()]
+            .iter()
+            .map(|&id| self.params[0][id as usize * d..][..d].to_vec())
+            .collect();
+        for (layer, [k, v]) in memory.iter_mut().enumerate() {
             let w = |part: usize| self.params[1 + layer * 11 + part].as_slice();
             let h: Rows = x.iter().map(|x| self.norm(x, w(0))).collect();
-            let q = self.heads(&h, w(1), w(4));
-            let k = self.heads(&h, w(2), w(5));
-            let v: Rows = h.iter().map(|h| map(h, w(3))).collect();
-            for i in 0..len {
+            let q = self.heads(&h, window.start, w(1), w(4));
+            k.splice(window.clone(), self.heads(&h, window.start, w(2), w(5)));
+            v.splice(window.clone(), h.iter().map(|h| map(h, w(3))));
+            for i in window.clone() {
                 let mut mixed = Vec::new();
                 for head in 0..c.num_attention_heads {
                     let kv = head / (c.num_attention_heads / c.num_key_value_heads);
                     let part =
                         |x: &[f64], head: usize| x[head * c.head_dim..][..c.head_dim].to_vec();
-                    let seen: Vec<usize> = (0..len).filter(|&j| segment(i) == segment(j)).collect();
+                    let seen: Vec<usize> = (0..len).filter(|&j| sees(i, j)).collect();
                     let scores: Vec<f64> = seen
                         .iter()
                         .map(|&j| {
-                            let s: f64 = part(&q[i], head)
+                            let s: f64 = part(&q[i - window.start], head)
                                 .iter()
                                 .zip(part(&k[j], kv))
                                 .map(|(a, b)| a * b)
@@ -97,7 +126,7 @@ impl Reference {
                     }
                     mixed.extend(out);
                 }
-                for (x, o) in x[i].iter_mut().zip(map(&mixed, w(6))) {
+                for (x, o) in x[i - window.start].iter_mut().zip(map(&mixed, w(6))) {
                     *x += o;
                 }
             }
@@ -125,12 +154,13 @@ impl Reference {
         x.iter().zip(weight).map(|(x, w)| x * scale * w).collect()
     }
 
-    /// Projection, norm of each head, rotation by the position.
-    fn heads(&self, h: &Rows, weight: &[f64], norm: &[f64]) -> Rows {
+    /// Projection, norm of each head, rotation by the position, the first of which is `start`.
+    fn heads(&self, h: &Rows, start: usize, weight: &[f64], norm: &[f64]) -> Rows {
         let d = self.config.head_dim;
         h.iter()
             .enumerate()
-            .map(|(position, h)| {
+            .map(|(index, h)| {
+                let position = start + index;
                 let projected = map(h, weight);
                 let rotated = projected.chunks(d).flat_map(|head| {
                     let head = self.norm(head, norm);

@@ -36,6 +36,9 @@ pub(crate) struct Quickstart {
     /// Forget what an earlier call has done.
     #[arg(long)]
     fresh: bool,
+    /// Stop before training: corpora, tokenizer, shard sets and curricula are there after some seconds.
+    #[arg(long)]
+    data: bool,
 }
 
 struct Places {
@@ -77,6 +80,13 @@ impl Quickstart {
         process::build_programs()?;
         let mut steps = Steps::new(places.runs.join("steps"));
         data(&places, &mut steps)?;
+        if self.data {
+            let sets: Vec<String> = STAGES
+                .iter()
+                .map(|(stage, _, _)| format!("{}\n", places.shards(stage).display()))
+                .collect();
+            return coda_cli::print_text(&sets.concat());
+        }
         train(&places, &mut steps)?;
         let infill = places.runs.join("infill.jsonl");
         let question = held_back::find(&unpacked_crates(&places)?)?;

@@ -5,9 +5,20 @@ streams stand in docs/shard-format.md; what is drawn depends on seed, row and ep
 batch is split.
 """
 
+from coda_shards.noise.attention import bd3lm_attention
 from coda_shards.noise.base import Noise, Noised
 from coda_shards.noise.coda import Coda, CodaNoised
 from coda_shards.noise.mixed import BySource
 from coda_shards.noise.published import Bd3lm, Llada, Mdlm
 
-__all__ = ["Bd3lm", "BySource", "Coda", "CodaNoised", "Llada", "Mdlm", "Noise", "Noised"]
+__all__ = [
+    "Bd3lm",
+    "BySource",
+    "Coda",
+    "CodaNoised",
+    "Llada",
+    "Mdlm",
+    "Noise",
+    "Noised",
+    "bd3lm_attention",
+]

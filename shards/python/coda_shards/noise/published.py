@@ -93,7 +93,8 @@ class Bd3lm:
     """BD3LM (arXiv 2503.09573): each block of `block_size` positions has a time of its own in
     `[t_min, t_max]`, the clipped range that the paper tunes; `p = t`, weight `1 / t`.
 
-    `stratified` spreads the times evenly over the blocks of the global batch.
+    `stratified` spreads the times evenly over the blocks of the global batch. The model is trained
+    on the noised and the clean row together, under the mask of `attention.bd3lm_attention`.
     """
 
     block_size: int
