@@ -118,6 +118,71 @@ fn a_process_that_is_alone_needs_nobody() {
     group.store().put(b"a", b"b").expect("reachable");
 }
 
+/// Three groups that have met, in threads of one process.
+fn met() -> Vec<Group> {
+    let listener = loopback();
+    let address = listener.local_addr().expect("bound").to_string();
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..3)
+            .map(|process| {
+                let launch = launch(process, 3, &address);
+                scope.spawn(|| Group::join(launch, LONG).expect("they meet"))
+            })
+            .collect();
+        let first = Group::host(launch(0, 3, &address), listener, LONG).expect("they meet");
+        [first].into_iter().chain(others.into_iter().map(|o| o.join().expect("joined"))).collect()
+    })
+}
+
+#[test]
+fn rounds_carry_what_every_process_gives_in_their_order() {
+    // Longer than a piece of a message, and than what the wire takes at once.
+    let long: Vec<u8> = (0..9_000_000_u32).flat_map(|i| (i * 7).to_le_bytes()).collect();
+    let groups = met();
+    thread::scope(|scope| {
+        for (process, group) in groups.iter().enumerate() {
+            let long = &long;
+            scope.spawn(move || {
+                let word = |at: usize| [b"one", &b"two"[..], b""][at].to_vec();
+                let all = group.exchange("words", &word(process)).expect("a round");
+                assert_eq!(all, [word(0), word(1), word(2)]);
+                let own = if process == 2 { &long[..] } else { b"x" };
+                let gathered = group.gather("pieces", own).expect("a round");
+                assert_eq!(gathered.is_some(), process == 0);
+                let right = [&b"x"[..], b"x", long];
+                assert!(gathered.is_none_or(|parts| parts == right));
+                let value = |value: &str| vec![("seed".to_owned(), value.to_owned())];
+                group.agree("the run", &value("1")).expect("they agree");
+                let error = group.agree("the run", &value(["1", "1", "2"][process]));
+                let error = error.expect_err("process 2 has another").to_string();
+                assert!(error.contains("process 2 has seed 2, process 0 seed 1"), "{error}");
+                group.barrier("end", LONG).expect("all come");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_round_ends_when_a_process_fails_ends_or_is_elsewhere() {
+    let mut groups = met();
+    let last = groups.pop().expect("three");
+    last.fail("its disk is full");
+    for group in &groups {
+        let error = group.exchange("step", b"").expect_err("one has failed").to_string();
+        assert!(error.contains("at `step`: process 2: its disk is full"), "{error}");
+    }
+    let mut groups = met();
+    drop(groups.pop());
+    let error = groups[0].gather("step", b"");
+    drop(groups);
+    // Nothing of process 1 either, which comes first.
+    assert!(error.expect_err("one has ended").to_string().contains("process 2 has ended"));
+    let groups = met();
+    assert_eq!(groups[1].gather("step", b"").expect("sent"), None);
+    let error = groups[0].gather("save", b"").expect_err("elsewhere").to_string();
+    assert!(error.contains("at `save`: process 1 is at `step`"), "{error}");
+}
+
 /// `I ADDRESS` for the processes that the next test starts.
 const INNER: &str = "CODA_TEST_PROCESS";
 const COUNT: usize = 3;

@@ -55,6 +55,13 @@ pub struct MemoryStore {
     changed: Condvar,
 }
 
+impl MemoryStore {
+    /// Takes a value out, if it is there.
+    pub fn remove(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    }
+}
+
 impl KeyValueStore for MemoryStore {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         // A panic between two calls of a map cannot leave it half changed.
@@ -110,6 +117,8 @@ mod tests {
         assert_eq!(value.expect("set in time"), b"\0one");
         store.put(b"a", b"two").expect("reachable");
         assert_eq!(store.get(b"a", Duration::MAX).expect("there"), b"two");
+        assert_eq!(store.remove(b"a").as_deref(), Some(&b"two"[..]));
+        assert_eq!(store.remove(b"a"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Launch, LaunchError, RemoteStore, StoreServer};
 use coda_pjrt::{KeyValueStore, MemoryStore};
 use std::{
     net::{TcpListener, ToSocketAddrs},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -12,8 +12,17 @@ use std::{
 pub struct Group {
     launch: Launch,
     store: Arc<dyn KeyValueStore>,
-    // Dropped when this process leaves the group; the others have passed the last barrier then.
-    _server: Option<StoreServer>,
+    /// What process 0 serves. Dropped when it leaves the group; the others have passed the last barrier
+    /// then.
+    pub(super) served: Option<Served>,
+    /// Rounds of [`Group::exchange`] and [`Group::gather`] so far.
+    pub(super) rounds: AtomicU64,
+}
+
+/// The store where it lies, in process 0.
+pub(super) struct Served {
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) server: Option<StoreServer>,
 }
 
 impl Group {
@@ -23,7 +32,7 @@ impl Group {
     /// If process 0 cannot listen, or if not everybody comes within `timeout`.
     pub fn join(launch: Launch, timeout: Duration) -> Result<Self, LaunchError> {
         let Some(address) = launch.coordinator.clone() else {
-            return Ok(Self { launch, store: Arc::new(MemoryStore::default()), _server: None });
+            return Ok(Self::serving(launch, Arc::default(), None));
         };
         if launch.process == 0 {
             let listener = listen(&address)
@@ -32,9 +41,22 @@ impl Group {
         }
         let store = RemoteStore::connect(&address, launch.process, launch.count, timeout)
             .map_err(|failure| launch.failed(failure.message))?;
-        let group = Self { launch, store: Arc::new(store), _server: None };
+        let (store, rounds) = (Arc::new(store), AtomicU64::default());
+        let group = Self { launch, store, served: None, rounds };
         group.barrier("join", timeout)?;
         Ok(group)
+    }
+
+    /// A process that is alone.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self::serving(Launch::alone(), Arc::default(), None)
+    }
+
+    fn serving(launch: Launch, store: Arc<MemoryStore>, server: Option<StoreServer>) -> Self {
+        let shared: Arc<dyn KeyValueStore> = Arc::clone(&store) as _;
+        let served = Some(Served { store, server });
+        Self { launch, store: shared, served, rounds: AtomicU64::default() }
     }
 
     /// Serves the store as process 0 on a socket that listens already.
@@ -49,7 +71,7 @@ impl Group {
         let store = Arc::new(MemoryStore::default());
         let server = StoreServer::start(listener, Arc::clone(&store), launch.count)
             .map_err(|failure| launch.failed(format!("cannot listen: {failure}")))?;
-        let group = Self { launch, store, _server: Some(server) };
+        let group = Self::serving(launch, store, Some(server));
         group.barrier("join", timeout)?;
         Ok(group)
     }
@@ -58,6 +80,18 @@ impl Group {
     #[must_use]
     pub fn launch(&self) -> &Launch {
         &self.launch
+    }
+
+    /// Whether this is process 0, which writes what the run leaves behind.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.launch.process == 0
+    }
+
+    /// Whether there is no other process.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.launch.count == 1
     }
 
     /// The store that all share.

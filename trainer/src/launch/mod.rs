@@ -3,8 +3,10 @@
 //! [`Launch::resolve`] answers the first two from the command line or from what a launcher leaves in
 //! the environment; it is pure. [`Group::join`] then brings the processes together: process 0
 //! serves a small key-value store, the others connect to it. Plugins of XLA exchange their
-//! addresses through it, and [`Group::barrier`] waits for everybody.
+//! addresses through it, [`Group::barrier`] waits for everybody, and [`Group::exchange`] and
+//! [`Group::gather`] carry what the fit loop has to know of other processes.
 
+mod exchange;
 mod group;
 mod remote;
 mod server;
@@ -92,6 +94,18 @@ pub enum LaunchError {
         /// What happened.
         problem: String,
     },
+    /// The processes are not of one run.
+    #[error("the processes differ in {what}: process {process} has {found}, process 0 {first}")]
+    Apart {
+        /// What they have to agree on.
+        what: String,
+        /// The first process that differs.
+        process: usize,
+        /// What it has.
+        found: String,
+        /// What process 0 has.
+        first: String,
+    },
 }
 
 impl LaunchError {
@@ -103,22 +117,27 @@ impl LaunchError {
             Self::Meeting { .. } => "start every process with its own number and the same \
                                      coordinator, whose port the others can reach"
                 .to_owned(),
+            Self::Apart { .. } => "start all with the same program, command line, manifest and \
+                                   shard set, and a run's folder that all of them see"
+                .to_owned(),
         })
+    }
+}
+
+impl From<&LaunchError> for Failure {
+    fn from(error: &LaunchError) -> Self {
+        let exit = match error {
+            LaunchError::Setting { .. } => Exit::Usage,
+            LaunchError::Meeting { .. } => Exit::Io,
+            LaunchError::Apart { .. } => Exit::Incompatible,
+        };
+        Self::new(exit, error.to_string()).maybe_hint(error.hint())
     }
 }
 
 impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
-        let exit = match error {
-            LaunchError::Setting { .. } => Exit::Usage,
-            LaunchError::Meeting { .. } => Exit::Io,
-        };
-        let hint = error.hint();
-        let failure = Failure::new(exit, error.to_string());
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::from(&error)
     }
 }
 
@@ -181,7 +200,7 @@ impl Launch {
     }
 
     /// An error while the processes meet or wait for each other.
-    fn failed(&self, problem: String) -> LaunchError {
+    pub(super) fn failed(&self, problem: String) -> LaunchError {
         LaunchError::Meeting {
             process: self.process,
             count: self.count,

@@ -11,13 +11,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Who connects has to say who it is within this time.
 const GREETING: Duration = Duration::from_secs(10);
 /// Connections a process may hold; each of its threads that waits for a value has one.
 const CONNECTIONS: usize = 64;
+/// A process without any connection for this long is gone: one that lives keeps at least one, and makes
+/// another at once when that breaks.
+const GONE: Duration = Duration::from_secs(3);
 
 /// Serves a [`MemoryStore`] until it is dropped.
 pub struct StoreServer {
@@ -40,6 +43,8 @@ struct State {
     /// Open connections by their number, to be closed at the end.
     open: HashMap<u64, TcpStream>,
     next: u64,
+    /// For each process that came, how many connections it has, and when it lost the last.
+    present: HashMap<u32, (usize, Option<Instant>)>,
 }
 
 impl StoreServer {
@@ -59,6 +64,16 @@ impl StoreServer {
                 .spawn(move || shared.accept(&listener))?
         };
         Ok(Self { shared, address, accepting: Some(accepting) })
+    }
+
+    /// Whether a process that was here has been without a connection for some seconds: it has ended, or
+    /// the network between has.
+    #[must_use]
+    pub fn is_gone(&self, process: usize) -> bool {
+        let left = u32::try_from(process).ok().and_then(|process| {
+            self.shared.state().present.get(&process).and_then(|(_, left)| *left)
+        });
+        left.is_some_and(|left| left.elapsed() > GONE)
     }
 
     /// Where it listens.
@@ -139,9 +154,25 @@ impl Shared {
         }
         // From here on a process may be silent for as long as it likes.
         connection.set_read_timeout(None)?;
+        self.state()
+            .present
+            .entry(greeting.process)
+            .and_modify(|(count, left)| {
+                (*count, *left) = (*count + 1, None);
+            })
+            .or_insert((1, None));
+        let ended = self.requests(&mut connection);
+        if let Some((count, left)) = self.state().present.get_mut(&greeting.process) {
+            *count -= 1;
+            *left = (*count == 0).then(Instant::now);
+        }
+        ended
+    }
+
+    fn requests(&self, connection: &mut TcpStream) -> io::Result<()> {
         let mut requests = BufReader::new(connection.try_clone()?);
         while let Some(request) = Request::read(&mut requests)? {
-            wire::write_answer(&self.answer(request), &mut connection)?;
+            wire::write_answer(&self.answer(request), connection)?;
         }
         Ok(())
     }
