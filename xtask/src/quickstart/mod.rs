@@ -10,17 +10,20 @@ mod tokens;
 mod unpacked;
 
 use crate::{
-    process,
+    plugin, process,
     report::{
         self,
         data::{Report, StageReport},
     },
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use coda_cli::Failure;
 use corpora::Selection;
 use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 use step::{Start, Steps};
 
 /// The stages: the trainer's name, the shipped manifest's, the one for people.
@@ -39,11 +42,27 @@ pub(crate) struct Quickstart {
     /// Stop before training: corpora, tokenizer, shard sets and curricula are there after some seconds.
     #[arg(long)]
     data: bool,
+    /// What trains and samples. Runs on XLA have a folder of their own, `xla`, over the same rows.
+    #[arg(long, value_enum, default_value_t, value_name = "ENGINE")]
+    engine: Engine,
+}
+
+/// What runs the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// The CPU engine.
+    #[default]
+    Cpu,
+    /// The XLA engine on XLA's CPU plugin, downloaded if it is not there.
+    Xla,
 }
 
 struct Places {
     root: PathBuf,
     runs: PathBuf,
+    engine: Engine,
+    /// The options of `coda-trainer` by which it takes the engine.
+    options: Vec<OsString>,
 }
 
 impl Places {
@@ -59,8 +78,22 @@ impl Places {
     fn curriculum(&self, stage: &str) -> PathBuf {
         self.runs.join("curriculum").join(format!("{stage}.json"))
     }
+    /// The folder of what the engine has made.
+    fn made(&self) -> PathBuf {
+        match self.engine {
+            Engine::Cpu => self.runs.clone(),
+            Engine::Xla => self.runs.join("xla"),
+        }
+    }
     fn run(&self, stage: &str) -> PathBuf {
-        self.runs.join(stage)
+        self.made().join(stage)
+    }
+    /// A step's name: those of both engines stand side by side.
+    fn step(&self, name: &str) -> String {
+        match self.engine {
+            Engine::Cpu => name.to_owned(),
+            Engine::Xla => format!("xla-{name}"),
+        }
     }
     fn manifest(&self, name: &str) -> PathBuf {
         self.root.join("manifests").join("quickstart").join(format!("{name}.yaml"))
@@ -71,7 +104,15 @@ impl Quickstart {
     /// Runs all steps that are not done yet.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let root = process::root();
-        let places = Places { runs: root.join("runs").join("quickstart"), root };
+        let options = match self.engine {
+            Engine::Cpu => vec!["--engine".into(), "cpu".into()],
+            Engine::Xla => {
+                let plugin = plugin::prepare()?;
+                vec!["--engine".into(), "xla".into(), "--plugin".into(), plugin.into()]
+            }
+        };
+        let runs = root.join("runs").join("quickstart");
+        let places = Places { runs, root, engine: self.engine, options };
         if self.fresh {
             files::remove(&places.runs)?;
         }
@@ -88,13 +129,13 @@ impl Quickstart {
             return coda_cli::print_text(&sets.concat());
         }
         train(&places, &mut steps)?;
-        let infill = places.runs.join("infill.jsonl");
+        let infill = places.made().join("infill.jsonl");
         let question = held_back::find(&unpacked_crates(&places)?)?;
-        steps.run("infill", &question.prefix, &infill, |_| {
-            sample::infill(&places.run("post"), &question, &infill)
+        steps.run(&places.step("infill"), &question.prefix, &infill, |_| {
+            sample::infill(&places.run("post"), &places.options, &question, &infill)
         })?;
         let report = collect(&places, &question, &infill, steps.seconds)?;
-        let page = places.runs.join("report.html");
+        let page = places.made().join("report.html");
         files::write(&page, report::render(&report).as_bytes())?;
         for stage in &report.stages {
             if let Some((first, last)) = stage.held_out() {
@@ -174,13 +215,13 @@ fn train(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
         let manifest = places.manifest(name);
         let out = places.run(stage);
         let model = sample::newest_checkpoint(&out);
-        steps.run(stage, &files::read(&manifest)?, &model, |start| {
+        steps.run(&places.step(stage), &files::read(&manifest)?, &model, |start| {
             if start == Start::Afresh {
                 files::remove(&out)?;
             }
             let mut command = process::sibling("coda-trainer")?;
-            command.args(["--stage", stage, "--resume", "auto", "--engine", "cpu", "--manifest"]);
-            command.arg(&manifest).arg("--out").arg(&out);
+            command.args(["--stage", stage, "--resume", "auto"]).args(&places.options);
+            command.arg("--manifest").arg(&manifest).arg("--out").arg(&out);
             if let Some(init) = &init {
                 command.arg("--init").arg(init);
             }

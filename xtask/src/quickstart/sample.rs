@@ -7,7 +7,10 @@ use crate::{
 };
 use coda_cli::Failure;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// Masks in place of the body: about as many tokens as it has.
 const SPAN: &str = "6";
@@ -18,8 +21,14 @@ pub(crate) fn newest_checkpoint(run: &Path) -> PathBuf {
 }
 
 /// Samples the body and writes the trace, one JSON object a step. The question is put as
-/// post-training puts it: the instruction as the user's turn, the function as the answer.
-pub(crate) fn infill(run: &Path, question: &Question, trace: &Path) -> Result<(), Failure> {
+/// post-training puts it: the instruction as the user's turn, the function as the answer. `engine`: the
+/// options by which it is taken.
+pub(crate) fn infill(
+    run: &Path,
+    engine: &[OsString],
+    question: &Question,
+    trace: &Path,
+) -> Result<(), Failure> {
     let prefix = format!(
         "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n{}",
         question.instruction, question.prefix
@@ -27,6 +36,7 @@ pub(crate) fn infill(run: &Path, question: &Question, trace: &Path) -> Result<()
     let text = process::capture(
         process::sibling("coda-trainer")?
             .arg("sample")
+            .args(engine)
             .arg("--checkpoint")
             .arg(run)
             .args(["--prefix", &prefix, "--span", SPAN, "--suffix"])
