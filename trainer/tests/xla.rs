@@ -136,7 +136,7 @@ fn train(learner: &mut dyn Learner, passes: usize) -> (Vec<[f64; 2]>, Params, Op
         assert_eq!(output.row_sums.len(), 8);
         seen.push([output.loss, output.norm]);
     }
-    let (params, optimizer) = learner.state().expect("the state");
+    let (params, optimizer) = learner.state().expect("the state").expect("it is here");
     (seen, params.clone(), optimizer.clone())
 }
 

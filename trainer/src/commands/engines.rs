@@ -3,7 +3,7 @@
 use crate::{
     engine::{
         CpuEngine, Engine, EngineError, HostLearner, Learner, LearnerSettings,
-        xla::{XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
+        xla::{Processes, XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
     },
     fit::{engine_failure, micro_batch, optimizer_settings},
     model::{ModelConfig, Params, RecomputePolicy},
@@ -83,10 +83,15 @@ impl EngineArgs {
         Ok(match self.kind(EngineKey::Auto) {
             EngineArg::Xla => {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
-                Box::new(self.open_xla(config, xla)?)
+                Box::new(self.open_xla(config, xla, Processes::alone())?)
             }
             _ => Box::new(cpu(config, recompute)),
         })
+    }
+
+    /// Whether it is XLA that runs the model.
+    pub(super) fn is_xla(&self, of_manifest: EngineKey) -> bool {
+        self.kind(of_manifest) == EngineArg::Xla
     }
 
     /// What trains a model by a recipe.
@@ -96,6 +101,7 @@ impl EngineArgs {
         config: &ModelConfig,
         params: Params,
         optimizer: Optimizer,
+        processes: &Processes,
     ) -> Result<Box<dyn Learner>, Failure> {
         let settings = LearnerSettings::of(recipe);
         if self.kind(recipe.engine) != EngineArg::Xla {
@@ -103,25 +109,38 @@ impl EngineArgs {
             let rows = micro_batch(recipe) as usize;
             return Ok(Box::new(HostLearner::new(engine, params, optimizer, settings, rows)));
         }
-        let engine = self.open_xla(config, recipe.xla)?;
         let failed = |error: EngineError| engine_failure(&error);
         let rows = rows_of_a_pass(recipe).map_err(failed)?;
-        let (platform, version) = engine.platform();
-        let MeshShape { data, fsdp, tensor } = recipe.xla.mesh;
-        eprintln!(
-            "xla on {platform} ({version}), mesh data={data} fsdp={fsdp} tensor={tensor}, {rows} \
-             rows a pass"
-        );
+        let launch = processes.group.launch();
+        let engine = self.open_xla(config, recipe.xla, processes.clone())?;
+        if launch.process == 0 {
+            let (platform, version) = engine.platform();
+            let MeshShape { data, fsdp, tensor } = recipe.xla.mesh;
+            let together = match (launch.count, processes.rehearse) {
+                (1, _) => String::new(),
+                (count, false) => format!(" over {count} processes"),
+                (count, true) => format!(", rehearsed by {count} processes"),
+            };
+            eprintln!(
+                "xla on {platform} ({version}), mesh data={data} fsdp={fsdp} tensor={tensor}{together}, \
+                 {rows} rows a pass"
+            );
+        }
         let of_optimizer = optimizer_settings(&recipe.optimizer);
         let learner = XlaLearner::new(engine, params, optimizer, &of_optimizer, settings, rows);
         Ok(Box::new(learner.map_err(failed)?))
     }
 
-    fn open_xla(&self, config: &ModelConfig, xla: Xla) -> Result<XlaEngine, Failure> {
+    fn open_xla(
+        &self,
+        config: &ModelConfig,
+        xla: Xla,
+        processes: Processes,
+    ) -> Result<XlaEngine, Failure> {
         let plugin = discover(self.plugin.as_deref(), PluginKind::Any)
             .map_err(|error| plugin_failure(&error))?;
         let options = XlaOptions { plugin, xla };
-        XlaEngine::open(config, &options).map_err(|error| match &error {
+        XlaEngine::open_among(config, &options, processes).map_err(|error| match &error {
             EngineError::Xla(error) => plugin_failure(error),
             error => Failure::from_error(Exit::Usage, error).maybe_hint(error.hint()),
         })

@@ -8,6 +8,7 @@ mod export;
 mod inputs;
 mod inspect;
 mod plan;
+mod processes;
 mod sample;
 mod train;
 mod verify;

@@ -2,6 +2,7 @@
 
 use super::engines::EngineArgs;
 use super::inputs::{ManifestArgs, Rows, init_path, path_failure};
+use super::processes::ProcessArgs;
 use crate::{
     checkpoint::Identity,
     fit::{FitOptions, Job, Resume, fit, starting_model},
@@ -10,7 +11,7 @@ use clap::Args;
 use coda_cli::{Exit, Failure, ProgressArgs, print_json, print_text, signals::Stop};
 use coda_manifests::Manifest;
 use serde_json::json;
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// The options of a run.
 #[derive(Args)]
@@ -19,6 +20,8 @@ pub(super) struct Train {
     manifest: ManifestArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
     /// The run's folder: checkpoints, metrics.jsonl, tb, run.json. Without it, train.out, or
     /// runs/NAME.
     #[arg(long, value_name = "DIR")]
@@ -63,6 +66,8 @@ impl Train {
             .map(|range| json!([range.first_row, range.rows, range.held_out_rows, range.weight]))
             .collect();
         let fingerprint = feed.set().fingerprint().to_owned();
+        let processes = self.processes.join(self.engine.is_xla(of_manifest))?;
+        let is_first = processes.group.is_first();
         let model = || starting_model(&recipe, init.as_deref(), specials);
         let job = Job {
             recipe: &recipe,
@@ -80,7 +85,7 @@ impl Train {
             }),
             model: &model,
             learner: &|config, params, optimizer| {
-                self.engine.learner(&recipe, config, params, optimizer)
+                self.engine.learner(&recipe, config, params, optimizer, &processes)
             },
         };
         let options = FitOptions {
@@ -89,8 +94,12 @@ impl Train {
             stop_after: self.stop_after,
             progress: self.progress,
             stop,
+            group: Arc::clone(&processes.group),
         };
         let (summary, exit) = fit(&job, &options)?;
+        if !is_first {
+            return Ok(exit);
+        }
         if self.json {
             print_json(&summary)?;
         } else {

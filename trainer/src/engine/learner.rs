@@ -11,11 +11,13 @@ use crate::{
 };
 use coda_manifests::MasterWeights;
 use coda_stages::Recipe;
+use std::ops::Range;
 
 /// What one optimizer step is given.
 #[derive(Clone, Copy, Debug)]
 pub struct StepInput<'a> {
-    /// The rows of the global batch, in pieces for one forward and backward pass each.
+    /// The rows of the global batch, in pieces for one forward and backward pass each; of each piece
+    /// [`Learner::own_rows`].
     pub batches: &'a [Batch],
     /// The id that stands for a masked token.
     pub mask_id: u32,
@@ -25,7 +27,8 @@ pub struct StepInput<'a> {
     pub lr: f64,
 }
 
-/// What an optimizer step gives.
+/// What an optimizer step gives. Of several processes each has the sums of its own rows; the norm, and
+/// whether the step was applied, are those of the whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutput {
     /// As [`LossOutput::row_sums`], for the rows of all batches in order.
@@ -65,6 +68,12 @@ pub trait Learner {
     /// How many rows the batches of a step should have.
     fn rows_at_once(&self) -> usize;
 
+    /// Of a piece of `rows` rows, those that this process has to give. All, unless several processes
+    /// train one model; then no piece of a step may have fewer rows than [`Learner::rows_at_once`].
+    fn own_rows(&self, rows: usize) -> Range<usize> {
+        0..rows
+    }
+
     /// One optimizer step on the sum of the batches' gradients. Nothing changes if loss or norm are
     /// not finite.
     ///
@@ -72,7 +81,7 @@ pub trait Learner {
     /// If a batch is malformed or the engine fails; then nothing has changed.
     fn step(&mut self, input: &StepInput<'_>) -> Result<StepOutput, EngineError>;
 
-    /// The loss of a batch as the model stands.
+    /// The loss of a batch, the own rows of a piece, as the model stands.
     ///
     /// # Errors
     /// As [`Engine::loss`].
@@ -83,11 +92,12 @@ pub trait Learner {
         denominator: f64,
     ) -> Result<LossOutput, EngineError>;
 
-    /// Parameters and optimizer as they stand, brought to this process's memory.
+    /// Parameters and optimizer as they stand, brought to this process's memory. Of several processes
+    /// all have to call this; the first gets them, the others nothing.
     ///
     /// # Errors
     /// If they cannot be fetched from where they live.
-    fn state(&mut self) -> Result<(&Params, &Optimizer), EngineError>;
+    fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError>;
 }
 
 /// Keeps everything in this process's memory: the engine's gradients, the optimizer's step.
@@ -162,7 +172,7 @@ impl<E: Engine> Learner for HostLearner<E> {
         self.engine.loss(&self.params, batch, mask_id, denominator)
     }
 
-    fn state(&mut self) -> Result<(&Params, &Optimizer), EngineError> {
-        Ok((&self.params, &self.optimizer))
+    fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError> {
+        Ok(Some((&self.params, &self.optimizer)))
     }
 }

@@ -61,6 +61,12 @@ pub enum EngineError {
     /// Model, batch and device mesh do not fit together.
     #[error("the device mesh does not fit: {0}")]
     Mesh(String),
+    /// The processes of a run cannot work together on one mesh.
+    #[error("{0}")]
+    Processes(String),
+    /// The processes of a run have lost each other.
+    #[error(transparent)]
+    Launch(#[from] crate::launch::LaunchError),
     /// A plugin refused a program or its arguments.
     #[error(transparent)]
     Xla(Box<coda_pjrt::PjrtError>),
@@ -76,6 +82,12 @@ impl EngineError {
                  train.micro_batch so that they divide evenly"
                     .to_owned(),
             ),
+            Self::Processes(_) => Some(
+                "several processes need a plugin for GPUs or TPUs; with --rehearse each of them computes \
+                 everything, to try them on the CPU plugin"
+                    .to_owned(),
+            ),
+            Self::Launch(error) => error.hint(),
             Self::Xla(error) => error.hint(),
             Self::Batch(_) | Self::Tape(_) => None,
         }

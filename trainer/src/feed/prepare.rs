@@ -98,6 +98,32 @@ impl StepTally {
         self.masked.expected += masked * row.clean.len() as f64;
     }
 
+    /// Its sums as numbers, for other processes.
+    #[must_use]
+    pub fn numbers(&self) -> [f64; 15] {
+        let [s1, s2, s3] = self.strategies;
+        let counts = [s1, s2, s3, self.masked].map(|c| [c.observed, c.expected, c.variance]);
+        let mut numbers = [0.0; 15];
+        numbers[..3].copy_from_slice(&[self.rows as f64, self.tokens as f64, self.scored as f64]);
+        numbers[3..].copy_from_slice(counts.as_flattened());
+        numbers
+    }
+
+    /// Adds the sums of another process.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+    pub fn add_numbers(&mut self, numbers: &[f64; 15]) {
+        let [rows, tokens, scored, ref counts @ ..] = *numbers;
+        self.rows += rows as u64;
+        self.tokens += tokens as u64;
+        self.scored += scored as u64;
+        let own = self.strategies.iter_mut().chain([&mut self.masked]);
+        for (count, [observed, expected, variance]) in own.zip(counts.as_chunks().0) {
+            count.observed += observed;
+            count.expected += expected;
+            count.variance += variance;
+        }
+    }
+
     /// Scored positions: masked ones but position 0.
     #[must_use]
     pub const fn scored(&self) -> u64 {

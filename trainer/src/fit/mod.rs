@@ -4,6 +4,7 @@
 mod eval;
 mod holds;
 mod lock;
+mod peers;
 mod report;
 mod setup;
 mod step;
@@ -22,21 +23,27 @@ use crate::{
     },
     engine::{EngineError, Learner},
     feed::{Feed, HeldOutRows},
+    launch::Group,
     metrics::{EventWriter, MetricsFile, StepMetrics, Watch},
     model::{ModelConfig, Params},
     optim::Optimizer,
 };
 use coda_cli::{Exit, Failure, ProgressArgs, signals::Stop};
 use coda_manifests::HeldOutLoss;
+use coda_shards::commit::FileError;
 use coda_stages::Recipe;
+use eval::{Shared, measure};
 use holds::Holds;
+use peers::Peers;
 use report::Reporter;
 use serde_json::Value;
-use setup::{Begin, begin};
+use setup::{Begin, begin, prepare};
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
+use step::Stepped;
 
 /// The metrics of a run, in its folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -67,7 +74,7 @@ pub struct Job<'a> {
 }
 
 /// How to run it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FitOptions {
     /// The run's folder.
     pub out: PathBuf,
@@ -79,25 +86,55 @@ pub struct FitOptions {
     pub progress: ProgressArgs,
     /// Signals.
     pub stop: Stop,
+    /// The processes that train together; all have to see the run's folder.
+    pub group: Arc<Group>,
 }
 
-/// Trains. Returns the summary, and how the process should exit.
+/// Trains. Returns the summary, and how the process should exit. Of several processes only the first
+/// writes and speaks, and only its summary has losses.
 ///
 /// # Errors
-/// If a file cannot be read or written, a checkpoint does not fit, or the loss is not a number.
+/// If a file cannot be read or written, a checkpoint does not fit, the loss is not a number, or another
+/// process fails.
 pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failure> {
+    let peers = Peers::new(Arc::clone(&options.group));
+    let done = train(job, options, &peers).and_then(|done| {
+        peers.part()?;
+        Ok(done)
+    });
+    // Whoever waits for this process is to know why it does not come.
+    done.inspect_err(|failure| peers.fail(failure))
+}
+
+fn train(job: &Job<'_>, options: &FitOptions, peers: &Peers) -> Result<(Summary, Exit), Failure> {
     let started = Instant::now();
-    let _lock = lock::RunLock::acquire(&options.out)?;
+    let is_first = peers.is_first();
+    peers.agree_on_run(job, options)?;
+    let _lock = is_first.then(|| lock::RunLock::acquire(&options.out)).transpose()?;
     let store = Store::of_run(&options.out);
+    if is_first {
+        prepare(job, options, &store)?;
+    }
+    peers.folder_is_ready()?;
+    let say = |line: &str| {
+        if is_first {
+            eprintln!("{line}");
+        }
+    };
     let Begin { config, params, optimizer, step, holds, resumed_from } =
-        begin(job, options, &store)?;
+        begin(job, options, &store, say)?;
+    peers.agree_on_start(step, &params)?;
     let file = |error: &dyn std::error::Error| Failure::from_error(Exit::Io, error);
     let metrics_path = options.out.join(METRICS_FILE);
-    let metrics = if step > 0 {
-        MetricsFile::resume(&metrics_path, step)
-    } else {
-        MetricsFile::start(&metrics_path)
+    let start = || {
+        let metrics = if step > 0 {
+            MetricsFile::resume(&metrics_path, step)
+        } else {
+            MetricsFile::start(&metrics_path)
+        };
+        Ok((metrics?, EventWriter::start(&options.out.join("tb"), step)?))
     };
+    let records = is_first.then(start).transpose();
     let set = job.feed.set();
     let mut training = Training {
         job,
@@ -113,15 +150,21 @@ pub fn fit(job: &Job<'_>, options: &FitOptions) -> Result<(Summary, Exit), Failu
         config,
         step,
         saved: resumed_from.as_ref().map(|_| step),
-        metrics: metrics.map_err(|error| file(&error))?,
-        events: EventWriter::start(&options.out.join("tb"), step).map_err(|error| file(&error))?,
+        records: records.map_err(|error: FileError| file(&error))?,
         watch: Watch::default(),
+        peers,
+        stop: options.stop.clone(),
     };
-    let reporter = Reporter::start(job.recipe, options.progress, step);
+    let quiet = options.progress.quiet || !is_first;
+    let reporter = Reporter::start(job.recipe, ProgressArgs { quiet, ..options.progress }, step);
     let exit = training.run(options, &reporter)?;
     reporter.finish();
     let checkpoint = training.saved.map(|step| training.store.path(step));
-    let lines = MetricsFile::read(&metrics_path).map_err(|error| file(&error))?;
+    let lines = if is_first {
+        MetricsFile::read(&metrics_path).map_err(|error| file(&error))?
+    } else {
+        Vec::new()
+    };
     let summary =
         Summary::of(job.recipe, &lines, training.step, started.elapsed(), checkpoint, resumed_from);
     Ok((summary, exit))
@@ -153,10 +196,14 @@ struct Training<'a> {
     step: u64,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
-    metrics: MetricsFile,
-    events: EventWriter,
+    /// What is recorded, in the first process.
+    records: Option<(MetricsFile, EventWriter)>,
     /// Holds the masks against the curriculum.
     watch: Watch,
+    /// The other processes.
+    peers: &'a Peers,
+    /// Signals.
+    stop: Stop,
 }
 
 impl Training<'_> {
@@ -176,7 +223,7 @@ impl Training<'_> {
                 self.save()?;
                 return Ok(Exit::Done);
             }
-            let (mut line, parted) = self.one_step()?;
+            let Stepped { mut line, parted, stop } = self.one_step()?;
             let last = self.step == recipe.total_steps;
             let evaluated = last || is_due(self.step, recipe.eval_every);
             if evaluated {
@@ -198,7 +245,9 @@ impl Training<'_> {
             if last || is_due(self.step, recipe.checkpoint_every) {
                 self.save()?;
             }
-            if let Some(exit) = options.stop.requested().filter(|_| !last) {
+            // One that is alone sees a signal that came since.
+            let stop = if self.peers.is_alone() { self.stop.requested() } else { stop };
+            if let Some(exit) = stop.filter(|_| !last) {
                 self.save()?;
                 return Ok(exit);
             }
@@ -212,12 +261,18 @@ impl Training<'_> {
         let (recipe, feed) = (self.job.recipe, self.job.feed);
         // The rows are chosen by the recipe, how many go at once by what runs the model.
         let rows = self.learner.rows_at_once();
+        // Which rows are this process's does not change while it measures.
+        let of_piece: Vec<_> = (0..=rows).map(|piece| self.learner.own_rows(piece)).collect();
+        let own = |piece: usize| of_piece[piece].clone();
+        let shared = Shared { peers: self.peers, own: &own };
         let learner = &mut self.learner;
         let mut loss = |batch: &_, mask, denominator| learner.loss(batch, mask, denominator);
         for under in [HeldOutLoss::Plain, HeldOutLoss::S1, HeldOutLoss::S2, HeldOutLoss::S3] {
             let always = under == HeldOutLoss::Plain || recipe.eval_by_strategy;
             if always || self.holds.look_at(under) {
-                line.measured(under, held_out_loss(feed, &self.held_out, under, &mut loss, rows)?);
+                let held_out = &self.held_out;
+                let found = measure(feed, held_out, under, &mut loss, rows, Some(&shared))?;
+                line.measured(under, found);
             }
         }
         self.holds.observe(|under| line.held_out_under(under));
@@ -225,19 +280,20 @@ impl Training<'_> {
     }
 
     fn record(&mut self, line: &StepMetrics) -> Result<(), Failure> {
-        let written = self
-            .metrics
-            .append(line)
-            .and_then(|()| self.events.scalars(line.step, &line.scalars()));
+        let Some((metrics, events)) = &mut self.records else { return Ok(()) };
+        let written =
+            metrics.append(line).and_then(|()| events.scalars(line.step, &line.scalars()));
         written.map_err(|error| Failure::from_error(Exit::Io, &error))
     }
 
     /// Writes the model of a finished run, unless an earlier call has done so.
     fn export_final(&mut self, dir: &Path) -> Result<(), Failure> {
         self.save()?;
+        // All processes ask for it, whatever the first one's disk holds.
+        let state = self.learner.state().map_err(|error| engine_failure(&error))?;
+        let Some((params, _)) = state else { return Ok(()) };
         let there = CheckpointManifest::verify(dir).is_ok_and(|found| found.step == self.step);
         if !there {
-            let (params, _) = self.learner.state().map_err(|error| engine_failure(&error))?;
             export_model(dir, &self.config, params, &self.tokenizer, self.step)?;
         }
         Ok(())
@@ -248,7 +304,9 @@ impl Training<'_> {
         if self.saved == Some(self.step) {
             return Ok(());
         }
-        self.metrics.sync().map_err(|error| Failure::from_error(Exit::Io, &error))?;
+        if let Some((metrics, _)) = &mut self.records {
+            metrics.sync().map_err(|error| Failure::from_error(Exit::Io, &error))?;
+        }
         let recipe = self.job.recipe;
         let identity = self.job.identity.clone();
         let run = RunState {
@@ -262,9 +320,11 @@ impl Training<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let path = self.store.path(self.step);
-        let (params, optimizer) = self.learner.state().map_err(|error| engine_failure(&error))?;
-        save_checkpoint(&path, &self.config, params, optimizer, &self.tokenizer, &run)?;
-        self.store.published(self.step, recipe.checkpoint_keep)?;
+        let state = self.learner.state().map_err(|error| engine_failure(&error))?;
+        if let Some((params, optimizer)) = state {
+            save_checkpoint(&path, &self.config, params, optimizer, &self.tokenizer, &run)?;
+            self.store.published(self.step, recipe.checkpoint_keep)?;
+        }
         self.saved = Some(self.step);
         Ok(())
     }
@@ -276,6 +336,9 @@ fn is_due(step: u64, every: u64) -> bool {
 
 /// An engine that fails, as a user sees it.
 pub(crate) fn engine_failure(error: &EngineError) -> Failure {
+    if let EngineError::Launch(error) = error {
+        return error.into();
+    }
     Failure::from_error(Exit::CheckFailed, error).maybe_hint(error.hint())
 }
 

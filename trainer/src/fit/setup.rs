@@ -53,22 +53,36 @@ pub(super) struct Begin {
     pub(super) resumed_from: Option<PathBuf>,
 }
 
-pub(super) fn begin(job: &Job<'_>, options: &FitOptions, store: &Store) -> Result<Begin, Failure> {
+/// Gets the run's folder ready. Of several processes only the first may.
+pub(super) fn prepare(job: &Job<'_>, options: &FitOptions, store: &Store) -> Result<(), Failure> {
     store.prepare()?;
-    let found = match options.resume {
-        Resume::Never => {
-            move_aside(&options.out, store)?;
-            None
-        }
-        Resume::Auto | Resume::Force => store.newest(|line| eprintln!("{line}"))?,
-    };
-    store.prepare()?;
-    if let (Resume::Auto, Some(found)) = (options.resume, &found) {
-        check_identity(job, found)?;
+    if options.resume == Resume::Never {
+        move_aside(&options.out, store)?;
+        store.prepare()?;
+    } else if options.resume == Resume::Auto
+        && let Some(found) = store.newest(|_| {})?
+    {
+        check_identity(job, &found)?;
     }
     let description = serde_json::to_string_pretty(&job.description).expect("plain data") + "\n";
     write_atomic(&options.out.join("run.json"), |out| out.write_all(description.as_bytes()))
-        .map_err(|error| Failure::from_error(Exit::Io, &error))?;
+        .map_err(|error| Failure::from_error(Exit::Io, &error))
+}
+
+/// Finds out where the run begins, from a folder that is ready. `say` is told what is worth knowing.
+pub(super) fn begin(
+    job: &Job<'_>,
+    options: &FitOptions,
+    store: &Store,
+    say: impl Fn(&str),
+) -> Result<Begin, Failure> {
+    let found = match options.resume {
+        Resume::Never => None,
+        Resume::Auto | Resume::Force => store.newest(&say)?,
+    };
+    if let (Resume::Auto, Some(found)) = (options.resume, &found) {
+        check_identity(job, found)?;
+    }
     let settings = optimizer_settings(&job.recipe.optimizer);
     if let Some(found) = found {
         // Names and shapes are those of the checkpoint's own config.
@@ -76,7 +90,7 @@ pub(super) fn begin(job: &Job<'_>, options: &FitOptions, store: &Store) -> Resul
         let mut optimizer = Optimizer::new(&settings, &crate::model::layout(&config));
         let (config, params) = found.restore(&mut optimizer)?;
         let step = found.run.step;
-        eprintln!("resuming at step {step} from {}", found.dir.display());
+        say(&format!("resuming at step {step} from {}", found.dir.display()));
         // Before the first step everything is measured anew.
         let holds = if step > 0 { found.run.holds } else { HoldStates::new() };
         return Ok(Begin { config, params, optimizer, step, holds, resumed_from: Some(found.dir) });

@@ -1,6 +1,6 @@
 //! One optimizer step.
 
-use super::{Training, engine_failure, shown};
+use super::{Training, engine_failure, peers::StepPart, shown};
 use crate::{
     engine::{StepInput, StepOutput},
     feed::{FeedError, StepTally},
@@ -10,10 +10,18 @@ use coda_cli::{Exit, Failure};
 use coda_shards::{ErrorClass, ShardError};
 use std::time::Instant;
 
+/// What a step leaves behind.
+pub(super) struct Stepped {
+    pub(super) line: StepMetrics,
+    /// Where the masks have parted from what the curriculum expects.
+    pub(super) parted: Vec<Parting>,
+    /// How to leave after it, if a signal has come to any process.
+    pub(super) stop: Option<Exit>,
+}
+
 impl Training<'_> {
-    /// Trains on the next global batch. The parameters change only if loss and gradient are finite. Also
-    /// tells where the masks have parted from what the curriculum expects.
-    pub(super) fn one_step(&mut self) -> Result<(StepMetrics, Vec<Parting>), Failure> {
+    /// Trains on the next global batch. The parameters change only if loss and gradient are finite.
+    pub(super) fn one_step(&mut self) -> Result<Stepped, Failure> {
         let started = Instant::now();
         let (recipe, feed) = (self.job.recipe, self.job.feed);
         let step = self.step;
@@ -25,7 +33,10 @@ impl Training<'_> {
         let mut first = 0;
         while first < recipe.global_batch {
             let end = first.saturating_add(rows_at_once).min(recipe.global_batch);
-            let rows = feed.prepare(&settings, first..end).map_err(feed_failure)?;
+            let own = self.learner.own_rows((end - first) as usize);
+            let at = |row: usize| first + u32::try_from(row).expect("a row of the batch");
+            let own = at(own.start)..at(own.end);
+            let rows = feed.prepare(&settings, own).map_err(feed_failure)?;
             for row in &rows {
                 tally.add(row);
                 sigmas.push(row.plan.sigma);
@@ -36,11 +47,18 @@ impl Training<'_> {
         let lr = recipe.lr_at(step);
         let input = StepInput { batches: &batches, mask_id, denominator, lr };
         let output = self.learner.step(&input).map_err(|error| engine_failure(&error))?;
-        let StepOutput { row_sums, loss, norm, clipped, applied } = output;
+        let StepOutput { row_sums, norm, clipped, applied, .. } = output;
+        let own = StepPart {
+            stop: self.stop.requested(),
+            rows: row_sums.into_iter().zip(sigmas).map(|(sum, sigma)| [sum, sigma]).collect(),
+            tally,
+        };
+        let StepPart { stop, rows, tally } = self.peers.step(own, batches.len())?;
+        let loss = rows.iter().map(|[sum, _]| sum).sum::<f64>() / denominator;
         if !applied {
-            return Err(self.not_finite(loss, norm, &row_sums));
+            return Err(self.not_finite(loss, norm, &rows));
         }
-        let nats: f64 = row_sums.iter().zip(&sigmas).map(|(sum, sigma)| sum * sigma).sum();
+        let nats: f64 = rows.iter().map(|[sum, sigma]| sum * sigma).sum();
         self.step += 1;
         let parted = tally.watch(&mut self.watch);
         let seconds = started.elapsed().as_secs_f64();
@@ -62,16 +80,16 @@ impl Training<'_> {
             tokens_per_second: tally.tokens() as f64 / seconds,
             ..StepMetrics::before_training(None, seconds)
         };
-        Ok((line, parted))
+        Ok(Stepped { line, parted, stop })
     }
 
     /// What went wrong, and where to look. Nothing has been changed or saved.
-    fn not_finite(&self, loss: f64, norm: f64, row_sums: &[f64]) -> Failure {
+    fn not_finite(&self, loss: f64, norm: f64, sums: &[[f64; 2]]) -> Failure {
         let positions = self.job.feed.positions(self.step);
         let bad: Vec<u64> = positions
             .iter()
-            .zip(row_sums)
-            .filter(|(_, sum)| !sum.is_finite())
+            .zip(sums)
+            .filter(|(_, [sum, _])| !sum.is_finite())
             .map(|(position, _)| position.row)
             .collect();
         let rows: Vec<u64> =

@@ -2,10 +2,12 @@
 
 use super::program::Geometry;
 use crate::engine::{Batch, EngineError, Ids};
+use std::ops::Range;
 
 /// The rows of one pass, padded to the geometry's number of rows, and the lists of what is scored.
 ///
-/// A part's list holds its scored outputs in order; the rest of the list has weight 0.
+/// A part's list holds its scored outputs in order; the rest of the list has weight 0. Where several
+/// processes share a pass, each has its own rows in their places and nothing in the others'.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pass {
     /// What the model sees `[rows, len]`.
@@ -18,31 +20,32 @@ pub(super) struct Pass {
     pub targets: Vec<i32>,
     /// `1 / sigma` of its row.
     pub weights: Vec<f32>,
-    /// Chunks of the lists that any part needs.
-    pub trips: i32,
+    /// Chunks of its list that each part needs `[parts]`.
+    pub trips: Vec<i32>,
     /// Scored tokens.
     pub scored: u64,
-    /// Rows of the batch, without padding.
-    pub rows: usize,
+    /// Which rows of the pass the batch has.
+    pub rows: Range<usize>,
 }
 
 impl Pass {
-    /// The arguments of a batch.
+    /// The arguments of a batch whose first row is row `first` of the pass.
     ///
     /// # Errors
     /// If the batch is malformed.
     ///
     /// # Panics
-    /// If it has more rows than the geometry or rows of another length.
+    /// If its rows go beyond the geometry's or have another length.
     #[allow(clippy::cast_possible_truncation, reason = "weights are f32")]
     pub(super) fn new(
         batch: &Batch,
+        first: usize,
         mask_id: u32,
         vocabulary: usize,
         geometry: &Geometry,
     ) -> Result<Self, EngineError> {
         batch.check()?;
-        let (ids, segments) = rows_of(&batch.noised(), vocabulary, geometry)?;
+        let (ids, segments) = rows_of(&batch.noised(), first, vocabulary, geometry)?;
         let parts = geometry.parts;
         let (outputs, capacity) = (geometry.outputs_of_a_part(), geometry.capacity());
         let size = parts * capacity;
@@ -52,61 +55,68 @@ impl Pass {
             places: vec![0; size],
             targets: vec![0; size],
             weights: vec![0.0; size],
-            rows: batch.rows,
+            trips: Vec::with_capacity(parts),
+            rows: first..first + batch.rows,
             ..Self::default()
         };
-        let mut longest = 0;
         let rows_of_a_part = geometry.rows / parts;
         for part in 0..parts {
             let mut at = part * capacity;
-            for row in part * rows_of_a_part..((part + 1) * rows_of_a_part).min(batch.rows) {
+            let of_part = part * rows_of_a_part..(part + 1) * rows_of_a_part;
+            for row in of_part.filter(|row| pass.rows.contains(row)).map(|row| row - first) {
                 let weight = (1.0 / batch.sigma[row]) as f32;
                 for token in batch.scored_tokens(row, mask_id) {
                     let target = batch.target(token, vocabulary)?;
                     // The output before a token predicts it.
-                    pass.places[at] = index(token - 1 - part * outputs);
+                    pass.places[at] = index(token - 1 + first * batch.len - part * outputs);
                     pass.targets[at] = index(target as usize);
                     pass.weights[at] = weight;
                     at += 1;
                     pass.scored += 1;
                 }
             }
-            longest = longest.max(at - part * capacity);
+            pass.trips.push(index((at - part * capacity).div_ceil(geometry.loss_chunk)));
         }
-        pass.trips = index(longest.div_ceil(geometry.loss_chunk));
         Ok(pass)
     }
 
-    /// The sum of the losses of every row `[rows]`, from the losses of the lists
+    /// The sum of the losses of every row of the batch, from the losses of the lists
     /// `[parts, capacity]`, in the order of the tokens.
     pub(super) fn row_sums(&self, geometry: &Geometry, losses: &[f32]) -> Vec<f64> {
         let capacity = geometry.capacity();
         let rows_of_a_part = geometry.rows / geometry.parts;
-        let mut sums = vec![0.0; self.rows];
+        let mut sums = vec![0.0; self.rows.len()];
         for (slot, (&loss, &weight)) in losses.iter().zip(&self.weights).enumerate() {
             // Padding has weight 0; every scored token more.
             if weight > 0.0 {
                 let place = usize::try_from(self.places[slot]).expect("a place");
-                sums[slot / capacity * rows_of_a_part + place / geometry.len] += f64::from(loss);
+                let row = slot / capacity * rows_of_a_part + place / geometry.len;
+                sums[row - self.rows.start] += f64::from(loss);
             }
         }
         sums
     }
 }
 
-/// Ids and documents of rows, padded to the geometry's number of rows.
+/// Ids and documents of rows from row `first` on, padded to the geometry's number of rows.
 pub(super) fn rows_of(
     ids: &Ids<'_>,
+    first: usize,
     vocabulary: usize,
     geometry: &Geometry,
 ) -> Result<(Vec<i32>, Vec<i32>), EngineError> {
-    ids.check(vocabulary)?;
-    assert!(ids.rows <= geometry.rows && ids.len == geometry.len, "rows fit the program");
+    // Of several processes one may have no row of a pass that is not full.
+    if ids.rows > 0 {
+        ids.check(vocabulary)?;
+    }
+    assert!(first + ids.rows <= geometry.rows && ids.len == geometry.len, "rows fit the program");
     assert_eq!(ids.segment_ids.is_some(), geometry.segments, "documents");
     let padded = |values: &[u32]| -> Vec<i32> {
-        let mut values: Vec<i32> = values.iter().map(|&value| index(value as usize)).collect();
-        values.resize(geometry.rows * geometry.len, 0);
-        values
+        let mut padded = vec![0; geometry.rows * geometry.len];
+        for (place, &value) in padded[first * geometry.len..].iter_mut().zip(values) {
+            *place = index(value as usize);
+        }
+        padded
     };
     Ok((padded(ids.ids), ids.segment_ids.map(padded).unwrap_or_default()))
 }
@@ -148,7 +158,7 @@ mod tests {
             };
             let mesh = MeshShape { fsdp, ..MeshShape::default() };
             let geometry = geometry(mesh, rows, len, CHUNKS, false);
-            let pass = Pass::new(&batch, MASK, 10, &geometry).unwrap();
+            let pass = Pass::new(&batch, 0, MASK, 10, &geometry).unwrap();
             let scored: Vec<usize> =
                 (0..rows * len).filter(|&i| i % len > 0 && noised[i] == MASK).collect();
             prop_assert_eq!(pass.scored, scored.len() as u64);
@@ -165,10 +175,32 @@ mod tests {
             for (ours, right) in pass.row_sums(&geometry, &losses).iter().zip(&expected) {
                 prop_assert!((ours - right).abs() <= 1e-6 * right, "{} {}", ours, right);
             }
-            let needed = usize::try_from(pass.trips).unwrap() * geometry.loss_chunk;
-            for list in pass.weights.chunks(geometry.capacity()) {
+            for (list, trips) in pass.weights.chunks(geometry.capacity()).zip(&pass.trips) {
+                let needed = usize::try_from(*trips).unwrap() * geometry.loss_chunk;
                 prop_assert!(list[needed.min(list.len())..].iter().all(|&w| w <= 0.0));
             }
+            // Two processes, each with the rows of its parts: together they have all of it.
+            let cut = geometry.rows / geometry.parts * (geometry.parts / 2);
+            let cut = cut.min(rows);
+            let of = |from: usize, to: usize| Batch {
+                rows: to - from,
+                len,
+                input_ids: batch.input_ids[from * len..to * len].to_vec(),
+                noised_ids: noised[from * len..to * len].to_vec(),
+                sigma: sigma[from..to].to_vec(),
+                segment_ids: None,
+            };
+            let low = Pass::new(&of(0, cut), 0, MASK, 10, &geometry).unwrap();
+            let high = Pass::new(&of(cut, rows), cut, MASK, 10, &geometry).unwrap();
+            let both = |a: &[i32], b: &[i32]| -> Vec<i32> {
+                a.iter().zip(b).map(|(a, b)| a + b).collect()
+            };
+            prop_assert_eq!(both(&low.ids, &high.ids), pass.ids.clone());
+            prop_assert_eq!(both(&low.places, &high.places), pass.places.clone());
+            prop_assert_eq!(both(&low.targets, &high.targets), pass.targets.clone());
+            prop_assert_eq!(both(&low.trips, &high.trips), pass.trips.clone());
+            let sums = [low.row_sums(&geometry, &losses), high.row_sums(&geometry, &losses)];
+            prop_assert_eq!(sums.concat(), pass.row_sums(&geometry, &losses));
         }
     }
 
@@ -183,7 +215,7 @@ mod tests {
             segment_ids: None,
         };
         let geometry = geometry(MeshShape::default(), 1, 2, CHUNKS, false);
-        let error = Pass::new(&batch, MASK, 10, &geometry).unwrap_err();
+        let error = Pass::new(&batch, 0, MASK, 10, &geometry).unwrap_err();
         assert!(error.to_string().contains("target 12"), "{error}");
     }
 }

@@ -19,6 +19,7 @@ use crate::{
 use coda_stages::Recipe;
 use std::{
     collections::HashMap,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,8 @@ pub struct XlaLearner {
     engine: XlaEngine,
     settings: StepSettings,
     rows_at_once: usize,
+    /// Whether there are other processes, and every pass has all its rows.
+    several: bool,
     kinds: Vec<StateTensorKind>,
     /// Weights, then state, in the order of the step's arguments; donated to every step.
     held: Vec<Spread>,
@@ -35,8 +38,8 @@ pub struct XlaLearner {
     program: Option<(Geometry, usize, Program)>,
     /// Time that compiling the step took.
     compiled_in: Duration,
-    /// The state in this process's memory, as it was at `steps`.
-    host: Option<(Params, Optimizer)>,
+    /// The state in this process's memory, as it was at `steps`; with others only in process 0.
+    host: Host,
     /// What the state is fetched into.
     empty: Optimizer,
 }
@@ -62,11 +65,13 @@ impl XlaLearner {
             )));
         }
         let session_mesh = engine.session.mesh();
+        let several = engine.session.processes().count() > 1;
         let kinds = state_of(optimizer_settings, &engine.blueprint.weights, session_mesh);
         let mut held = engine.place_weights(|index| params.get(index))?;
         held.extend(place_state(&engine, &kinds, &optimizer, &params)?);
         Ok(Self {
             settings: StepSettings { optimizer: optimizer_settings.clone(), learner: settings },
+            several,
             engine,
             rows_at_once,
             kinds,
@@ -75,7 +80,7 @@ impl XlaLearner {
             program: None,
             compiled_in: Duration::ZERO,
             empty: optimizer.clone(),
-            host: Some((params, optimizer)),
+            host: Host::Here(Box::new((params, optimizer))),
         })
     }
 
@@ -91,8 +96,8 @@ impl XlaLearner {
         self.compiled_in
     }
 
-    /// Fetches weights and state.
-    fn fetch(&self) -> Result<(Params, Optimizer), EngineError> {
+    /// Fetches weights and state from the devices of all processes to process 0.
+    fn fetch(&self) -> Result<Host, EngineError> {
         let config = &self.engine.blueprint.config;
         let session = &self.engine.session;
         let list = crate::model::layout(config);
@@ -104,7 +109,6 @@ impl XlaLearner {
                 values[index][at..at + own.len()].copy_from_slice(own);
             })?;
         }
-        let params = Params::from_values(config, values);
         let mut parts: HashMap<String, Vec<f32>> = HashMap::new();
         for (kind, spread) in self.kinds.iter().zip(state) {
             let size = kind.tensor.member_elements();
@@ -113,11 +117,16 @@ impl XlaLearner {
                 let member = members.entry(index).or_insert_with(|| vec![0.0; size]);
                 member[at..at + own.len()].copy_from_slice(own);
             })?;
+            // Only of the first process.
             let named = |(index, values): (usize, _)| {
                 (format!("{}.{}", list[index].name, kind.part), values)
             };
             parts.extend(members.into_iter().map(named));
         }
+        if !session.processes().group.is_first() {
+            return Ok(Host::Elsewhere);
+        }
+        let params = Params::from_values(config, values);
         let mut optimizer = self.empty.clone();
         let restored = optimizer.restore(self.steps, |name, _| {
             parts.remove(name).ok_or_else(|| StateError {
@@ -126,21 +135,27 @@ impl XlaLearner {
             })
         });
         restored.map_err(|error| EngineError::Mesh(error.to_string()))?;
-        Ok((params, optimizer))
+        Ok(Host::Here(Box::new((params, optimizer))))
+    }
+
+    /// Rows of a program's pass, for batches of at most `rows` rows.
+    fn rows_of_a_program(&self, rows: usize) -> usize {
+        // Processes have to compile the same program whatever each of them is given.
+        if self.several { self.rows_at_once } else { rows }
     }
 
     fn passes(&self, input: &StepInput<'_>) -> Result<(Geometry, Vec<Pass>), EngineError> {
         let Some(first) = input.batches.first() else {
             return Err(EngineError::Batch("a step of no rows".to_owned()));
         };
-        let rows = input.batches.iter().map(|batch| batch.rows).max().unwrap_or(0);
+        let most = input.batches.iter().map(|batch| batch.rows).max().unwrap_or(0);
+        let rows = self.rows_of_a_program(most);
         let geometry = self.engine.geometry(rows, first.len, first.segment_ids.is_some());
-        let vocabulary = self.engine.blueprint.config.vocab_size;
         let pass = |batch: &Batch| {
             if batch.len != first.len || batch.segment_ids.is_some() != geometry.segments {
                 return Err(EngineError::Batch("the batches of a step differ in shape".to_owned()));
             }
-            Pass::new(batch, input.mask_id, vocabulary, &geometry)
+            Ok(self.engine.pass(batch, input.mask_id, rows)?.1)
         };
         Ok((geometry, input.batches.iter().map(pass).collect::<Result<_, _>>()?))
     }
@@ -164,6 +179,11 @@ impl Learner for XlaLearner {
         self.rows_at_once
     }
 
+    fn own_rows(&self, rows: usize) -> Range<usize> {
+        let own = self.engine.own_rows(self.rows_of_a_program(rows));
+        own.start.min(rows)..own.end.min(rows)
+    }
+
     fn step(&mut self, input: &StepInput<'_>) -> Result<StepOutput, EngineError> {
         let (geometry, passes) = self.passes(input)?;
         self.compile(geometry, passes.len())?;
@@ -175,8 +195,9 @@ impl Learner for XlaLearner {
         let numbers = [session.place(&numbers, &[numbers.len()], &Sharding::replicated(1))?];
         let rotary = &self.engine.rotary[&geometry.len];
         let (_, _, program) = self.program.as_ref().expect("compiled above");
-        self.host = None;
-        let mut results = program.run(&arguments(&[&self.held, &own, rotary, &numbers]))?;
+        self.host = Host::Stale;
+        let arguments = arguments(&[&self.held, &own, rotary, &numbers]);
+        let mut results = program.run(session, &arguments)?;
         let rest = results.split_off(self.held.len());
         self.held = results;
         let [losses, norm, applied] = &rest[..] else {
@@ -206,16 +227,29 @@ impl Learner for XlaLearner {
         denominator: f64,
     ) -> Result<LossOutput, EngineError> {
         let count = self.engine.blueprint.weights.len();
-        self.engine.loss_of(&self.held[..count], batch, mask_id, denominator)
+        let rows = self.rows_of_a_program(batch.rows);
+        self.engine.loss_of(&self.held[..count], batch, mask_id, denominator, rows)
     }
 
-    fn state(&mut self) -> Result<(&Params, &Optimizer), EngineError> {
-        if self.host.is_none() {
-            self.host = Some(self.fetch()?);
+    fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError> {
+        if matches!(self.host, Host::Stale) {
+            self.host = self.fetch()?;
         }
-        let (params, optimizer) = self.host.as_ref().expect("fetched above");
-        Ok((params, optimizer))
+        Ok(match &self.host {
+            Host::Here(state) => Some((&state.0, &state.1)),
+            Host::Elsewhere | Host::Stale => None,
+        })
     }
+}
+
+/// What this process's memory has of weights and optimizer.
+enum Host {
+    /// All of it, as it is on the devices.
+    Here(Box<(Params, Optimizer)>),
+    /// Process 0 has it.
+    Elsewhere,
+    /// Nothing, or what it was before the last step.
+    Stale,
 }
 
 /// Lays an optimizer's state over the devices.
@@ -240,7 +274,8 @@ fn place_state(
     kinds.iter().map(place).collect()
 }
 
-/// Downloads every piece of a stacked tensor once.
+/// Downloads every piece of a stacked tensor once. With several processes each sends its own to process
+/// 0, tensor by tensor, so that no more than one is under way.
 fn fetch_members(
     session: &Session,
     stacked: &Stacked,
@@ -248,10 +283,36 @@ fn fetch_members(
     mut member: impl FnMut(usize, usize, &[f32]),
 ) -> Result<(), EngineError> {
     let mesh = session.mesh();
-    for (device, buffer) in spread.iter().enumerate() {
-        if mesh::is_first_holder(mesh, device, &stacked.sharding) {
+    let is_first = |place: usize| mesh::is_first_holder(mesh, place, &stacked.sharding);
+    let own = session.placed(spread).filter(|(place, _)| is_first(*place));
+    if session.processes().count() == 1 {
+        for (place, buffer) in own {
             let values: Vec<f32> = buffer.download()?;
-            weights::paste(stacked, mesh, device, &values, &mut member);
+            weights::paste(stacked, mesh, place, &values, &mut member);
+        }
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    for (_, buffer) in own {
+        let values: Vec<f32> = buffer.download()?;
+        bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
+    }
+    let group = &session.processes().group;
+    let Some(parts) = group.gather(&stacked.name, &bytes)? else { return Ok(()) };
+    for (process, part) in parts.iter().enumerate() {
+        let (values, _) = part.as_chunks();
+        let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let mut rest = values.as_slice();
+        for place in session.places_of(process).filter(|place| is_first(*place)) {
+            let ranges = mesh::piece(mesh, place, &stacked.dims, &stacked.sharding);
+            let size = ranges.iter().map(ExactSizeIterator::len).product();
+            let Some((own, others)) = rest.split_at_checked(size) else {
+                let name = &stacked.name;
+                let problem = format!("process {process} gave too little of {name}");
+                return Err(EngineError::Processes(problem));
+            };
+            weights::paste(stacked, mesh, place, own, &mut member);
+            rest = others;
         }
     }
     Ok(())

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! How a batch, the parameters and the optimizer's state are split over devices is said in the
-//! program's text (`mesh.rs`); what is sent between devices is XLA's business.
+//! program's text (`mesh.rs`); what is sent between devices is XLA's business. A mesh may span several
+//! processes, each of which gives its own rows and holds its own pieces ([`Processes`]).
 
 mod ahead;
 mod attention;
@@ -18,6 +19,7 @@ mod mesh;
 mod model;
 mod optimizer;
 mod program;
+mod rehearsal;
 mod session;
 mod weights;
 
@@ -25,15 +27,18 @@ pub use ahead::StepProgram;
 pub use learner::{XlaLearner, rows_of_a_pass};
 
 use super::{Batch, Engine, EngineError, Ids, LossOutput};
-use crate::model::{Grads, ModelConfig, Params};
+use crate::{
+    launch::Group,
+    model::{Grads, ModelConfig, Params},
+};
 use batch::{Pass, rows_of};
 use coda_hlo::{ElementType, Module, Sharding};
 use coda_manifests::Xla;
 use coda_pjrt::{Buffer, PjrtError};
-use mesh::{batch_parts, batch_sharding, devices};
+use mesh::{batch_parts, batch_sharding};
 use program::{Blueprint, Chunks, Geometry, geometry};
 use session::{Program, Session, Spread};
-use std::{collections::HashMap, path::PathBuf, rc::Rc, sync::Arc};
+use std::{collections::HashMap, ops::Range, path::PathBuf, rc::Rc, sync::Arc};
 
 /// How the engine is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,36 @@ pub struct XlaOptions {
     pub plugin: PathBuf,
     /// Mesh, type and chunks, as a manifest has them.
     pub xla: Xla,
+}
+
+impl XlaOptions {
+    /// One device, everything else as a manifest that says nothing has it.
+    #[must_use]
+    pub fn new(plugin: PathBuf) -> Self {
+        Self { plugin, xla: Xla::default() }
+    }
+}
+
+/// The processes that share a mesh.
+#[derive(Clone)]
+pub struct Processes {
+    /// How they reach each other.
+    pub group: Arc<Group>,
+    /// Every process opens the whole mesh by itself and computes all of it, but holds its own pieces only:
+    /// for trying a run of several processes where no plugin can run one program over them.
+    pub rehearse: bool,
+}
+
+impl Processes {
+    /// One process.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { group: Arc::new(Group::alone()), rehearse: false }
+    }
+
+    fn count(&self) -> usize {
+        self.group.launch().count
+    }
 }
 
 /// Runs the model through XLA.
@@ -75,6 +110,19 @@ impl XlaEngine {
     /// # Errors
     /// If the plugin cannot be loaded, has too few devices, or the mesh does not fit the model.
     pub fn open(config: &ModelConfig, options: &XlaOptions) -> Result<Self, EngineError> {
+        Self::open_among(config, options, Processes::alone())
+    }
+
+    /// As [`XlaEngine::open`], with a mesh over the devices of several processes, all of which have to
+    /// call this. Such an engine is for an [`XlaLearner`]; it gives no gradients and logits of its own.
+    ///
+    /// # Errors
+    /// As [`XlaEngine::open`], and if the plugin does not show every process's devices.
+    pub fn open_among(
+        config: &ModelConfig,
+        options: &XlaOptions,
+        processes: Processes,
+    ) -> Result<Self, EngineError> {
         let mesh = options.xla.mesh;
         let kv_heads = config.num_key_value_heads;
         if !kv_heads.is_multiple_of(mesh.tensor as usize) {
@@ -83,14 +131,7 @@ impl XlaEngine {
                 mesh.tensor
             )));
         }
-        let session = Session::open(&options.plugin, mesh)?;
-        let (wanted, found) = (devices(mesh), session.available());
-        if wanted > found {
-            return Err(EngineError::Mesh(format!(
-                "data={} fsdp={} tensor={} are {wanted} devices, the plugin has {found}",
-                mesh.data, mesh.fsdp, mesh.tensor
-            )));
-        }
+        let session = Session::open(&options.plugin, mesh, processes)?;
         let is_cpu = session.platform().0.eq_ignore_ascii_case("cpu");
         let auto = if is_cpu { ElementType::F32 } else { ElementType::Bf16 };
         Ok(Self {
@@ -113,6 +154,28 @@ impl XlaEngine {
     #[must_use]
     pub fn batch_parts(&self) -> usize {
         batch_parts(self.session.mesh())
+    }
+
+    /// Which rows of a pass of `rows` rows this process gives.
+    fn own_rows(&self, rows: usize) -> Range<usize> {
+        let (places, mesh) = (self.session.own_places(), self.session.mesh());
+        let of_a_part = rows.div_ceil(batch_parts(mesh));
+        // A process has whole parts: the session has checked it.
+        let rows_before = |place: usize| (place / mesh.tensor as usize * of_a_part).min(rows);
+        rows_before(places.start)..rows_before(places.end)
+    }
+
+    /// This process's rows of a pass of `rows` rows, as a program takes them.
+    fn pass(
+        &self,
+        batch: &Batch,
+        mask_id: u32,
+        rows: usize,
+    ) -> Result<(Geometry, Pass), EngineError> {
+        let geometry = self.geometry(rows, batch.len, batch.segment_ids.is_some());
+        let vocabulary = self.blueprint.config.vocab_size;
+        let first = self.own_rows(geometry.rows).start;
+        Ok((geometry, Pass::new(batch, first, mask_id, vocabulary, &geometry)?))
     }
 
     fn geometry(&self, rows: usize, len: usize, segments: bool) -> Geometry {
@@ -203,8 +266,9 @@ fn place_passes(
     placed.push(session.place(&ints(|pass| &pass.targets), &lists, &split)?);
     let weights: Vec<f32> = passes.iter().flat_map(|pass| &pass.weights).copied().collect();
     placed.push(session.place(&weights, &lists, &split)?);
-    let trips: Vec<i32> = passes.iter().map(|pass| pass.trips).collect();
-    placed.push(session.place(&trips, &with(&[]), &Sharding::replicated(lead))?);
+    let trips = passes.iter().flat_map(|pass| pass.trips.iter().copied()).collect::<Vec<_>>();
+    let counts = with(&[geometry.parts]);
+    placed.push(session.place(&trips, &counts, &batch_sharding(counts.len(), lead))?);
     Ok(placed)
 }
 
@@ -222,8 +286,7 @@ impl Engine for XlaEngine {
         denominator: f64,
         grads: &mut Grads,
     ) -> Result<LossOutput, EngineError> {
-        let geometry = self.geometry(batch.rows, batch.len, batch.segment_ids.is_some());
-        let pass = Pass::new(batch, mask_id, self.blueprint.config.vocab_size, &geometry)?;
+        let (geometry, pass) = self.pass(batch, mask_id, batch.rows)?;
         self.place_params(params)?;
         self.place_rotary(batch.len)?;
         let program = self.program(Kind::Gradients(geometry), |b| b.gradients(&geometry))?;
@@ -233,11 +296,12 @@ impl Engine for XlaEngine {
         let seed = [self.session.place(&seed, &[], &Sharding::replicated(0))?];
         let (_, weights) = self.placed.as_ref().expect("placed above");
         let rotary = &self.rotary[&batch.len];
-        let mut results = program.run(&arguments(&[weights, &own, rotary, &seed]))?;
+        let mut results =
+            program.run(&self.session, &arguments(&[weights, &own, rotary, &seed]))?;
         let gradients = results.split_off(1);
         let mesh = self.session.mesh();
         for (stacked, spread) in self.blueprint.weights.iter().zip(gradients) {
-            for (device, buffer) in spread.iter().enumerate() {
+            for (device, buffer) in self.session.placed(&spread) {
                 if !mesh::is_first_holder(mesh, device, &stacked.sharding) {
                     continue;
                 }
@@ -260,7 +324,7 @@ impl Engine for XlaEngine {
     ) -> Result<LossOutput, EngineError> {
         self.place_params(params)?;
         let (params, weights) = self.placed.take().expect("placed above");
-        let output = self.loss_of(&weights, batch, mask_id, denominator);
+        let output = self.loss_of(&weights, batch, mask_id, denominator, batch.rows);
         self.placed = Some((params, weights));
         output
     }
@@ -274,7 +338,7 @@ impl Engine for XlaEngine {
         ids.check_positions(positions.unwrap_or_default())?;
         let tokens = ids.rows * ids.len;
         let geometry = self.geometry(ids.rows, ids.len, ids.segment_ids.is_some());
-        let (ids, segments) = rows_of(ids, self.blueprint.config.vocab_size, &geometry)?;
+        let (ids, segments) = rows_of(ids, 0, self.blueprint.config.vocab_size, &geometry)?;
         let mut places: Vec<i32> = match positions {
             Some(positions) => positions.iter().map(|&place| batch::index(place)).collect(),
             None => (0..tokens).map(batch::index).collect(),
@@ -294,7 +358,8 @@ impl Engine for XlaEngine {
         }
         own.push(self.session.place(&places, &[1, places.len()], &Sharding::replicated(2))?);
         let (_, weights) = self.placed.as_ref().expect("placed above");
-        let results = program.run(&arguments(&[weights, &own, &self.rotary[&geometry.len]]))?;
+        let arguments = arguments(&[weights, &own, &self.rotary[&geometry.len]]);
+        let results = program.run(&self.session, &arguments)?;
         let mut logits: Vec<f32> = results[0][0].download()?;
         logits.truncate(wanted * self.blueprint.config.vocab_size);
         Ok(logits)
@@ -302,20 +367,21 @@ impl Engine for XlaEngine {
 }
 
 impl XlaEngine {
-    /// The loss of a batch with weights that lie on the devices.
+    /// The loss of a batch, this process's rows of `rows`, with weights that lie on the devices.
     fn loss_of(
         &mut self,
         weights: &[Spread],
         batch: &Batch,
         mask_id: u32,
         denominator: f64,
+        rows: usize,
     ) -> Result<LossOutput, EngineError> {
-        let geometry = self.geometry(batch.rows, batch.len, batch.segment_ids.is_some());
-        let pass = Pass::new(batch, mask_id, self.blueprint.config.vocab_size, &geometry)?;
+        let (geometry, pass) = self.pass(batch, mask_id, rows)?;
         self.place_rotary(batch.len)?;
         let program = self.program(Kind::Loss(geometry), |b| b.loss(&geometry))?;
         let own = self.place_pass(&geometry, &pass)?;
-        let results = program.run(&arguments(&[weights, &own, &self.rotary[&batch.len]]))?;
+        let arguments = arguments(&[weights, &own, &self.rotary[&batch.len]]);
+        let results = program.run(&self.session, &arguments)?;
         self.output(&geometry, &pass, &results[0], denominator)
     }
 

@@ -89,6 +89,15 @@ impl Draft {
     }
 }
 
+/// What a pass reads, in its order among a program's arguments.
+#[derive(Clone, Debug)]
+struct Reading {
+    weights: Vec<Value>,
+    batch: BatchValues,
+    /// The rotary tables.
+    rotary: [Value; 2],
+}
+
 /// Rows and lists of scored outputs; with a leading axis of passes in a training step.
 #[derive(Clone, Debug)]
 struct BatchValues {
@@ -132,13 +141,22 @@ impl Blueprint {
             places: draft.split("places", ElementType::I32, &lists, lead),
             targets: draft.split("targets", ElementType::I32, &lists, lead),
             weights: draft.split("weights", ElementType::F32, &lists, lead),
-            trips: draft.repeated("trips", ElementType::I32, &with(&[])),
+            trips: draft.split("trips", ElementType::I32, &with(&[parts]), lead),
         }
     }
 
     fn rotary(&self, draft: &mut Draft, len: usize) -> [Value; 2] {
         let dims = [len, self.config.head_dim / 2];
         ["rotary_cos", "rotary_sin"].map(|name| draft.repeated(name, ElementType::F32, &dims))
+    }
+
+    /// The arguments of a program that makes one pass.
+    fn reading(&self, draft: &mut Draft, geometry: &Geometry) -> Reading {
+        Reading {
+            weights: draft.weights(&self.weights),
+            batch: Self::batch(draft, geometry, None),
+            rotary: self.rotary(draft, geometry.len),
+        }
     }
 
     fn hidden(
@@ -152,21 +170,16 @@ impl Blueprint {
     }
 
     /// The losses of the listed outputs, and their sum.
-    fn losses(
-        &self,
-        graph: &mut Graph,
-        geometry: &Geometry,
-        weights: &[Value],
-        batch: &BatchValues,
-        rotary: [Value; 2],
-    ) -> (Value, Value) {
-        let inputs = ModelInputs { ids: batch.ids, segments: batch.segments, rotary };
+    fn losses(&self, graph: &mut Graph, geometry: &Geometry, read: &Reading) -> (Value, Value) {
+        let Reading { weights, batch, rotary } = read;
+        let inputs = ModelInputs { ids: batch.ids, segments: batch.segments, rotary: *rotary };
         let hidden = self.hidden(graph, geometry, weights, &inputs);
         let scored = Scored {
             places: batch.places,
             targets: batch.targets,
             weights: batch.weights,
-            trips: batch.trips,
+            // Every device goes as far as any part needs.
+            trips: graph.max_over(batch.trips, &[0]),
         };
         scored_losses(graph, geometry, hidden, self.head(weights), &scored)
     }
@@ -176,18 +189,16 @@ impl Blueprint {
         if self.config.tie_word_embeddings { weights[0] } else { weights[weights.len() - 1] }
     }
 
-    /// Losses and gradients of one pass; the gradients lie as their weights do.
+    /// Losses, their sum, and the gradients of `seed` times the sum, which lie as their weights do.
     fn pass(
         &self,
         graph: &mut Graph,
         geometry: &Geometry,
-        weights: &[Value],
-        batch: &BatchValues,
-        rotary: [Value; 2],
+        read: &Reading,
         seed: Value,
     ) -> (Value, Value, Vec<Value>) {
-        let (losses, sum) = self.losses(graph, geometry, weights, batch, rotary);
-        let gradients = graph.gradients(&[(sum, seed)], weights);
+        let (losses, sum) = self.losses(graph, geometry, read);
+        let gradients = graph.gradients(&[(sum, seed)], &read.weights);
         let laid = gradients
             .iter()
             .zip(&self.weights)
@@ -209,10 +220,8 @@ impl Blueprint {
     /// Weights and a batch to the losses of the listed outputs `[parts, capacity]`.
     pub(super) fn loss(&self, geometry: &Geometry) -> Module {
         let mut draft = Self::draft();
-        let weights = draft.weights(&self.weights);
-        let batch = Self::batch(&mut draft, geometry, None);
-        let rotary = self.rotary(&mut draft, geometry.len);
-        let (losses, _) = self.losses(&mut draft.graph, geometry, &weights, &batch, rotary);
+        let read = self.reading(&mut draft, geometry);
+        let (losses, _) = self.losses(&mut draft.graph, geometry, &read);
         let outputs = vec![split_output("losses", losses, 2, 0)];
         self.module("loss", draft, outputs)
     }
@@ -221,12 +230,9 @@ impl Blueprint {
     /// before it is differentiated, and the gradient of every weight after the losses.
     pub(super) fn gradients(&self, geometry: &Geometry) -> Module {
         let mut draft = Self::draft();
-        let weights = draft.weights(&self.weights);
-        let batch = Self::batch(&mut draft, geometry, None);
-        let rotary = self.rotary(&mut draft, geometry.len);
+        let read = self.reading(&mut draft, geometry);
         let seed = draft.repeated("seed", ElementType::F32, &[]);
-        let (losses, _, gradients) =
-            self.pass(&mut draft.graph, geometry, &weights, &batch, rotary, seed);
+        let (losses, _, gradients) = self.pass(&mut draft.graph, geometry, &read, seed);
         let mut outputs = vec![split_output("losses", losses, 2, 0)];
         outputs.extend(gradients.into_iter().zip(&self.weights).map(|(value, weight)| Output {
             value,
@@ -294,8 +300,9 @@ impl Blueprint {
             })
             .collect();
 
-        let (losses, sum, gradients) =
-            self.all_passes(graph, geometry, &weights, &batch, rotary, scalars[0]);
+        let read = Reading { weights, batch, rotary };
+        let (losses, sum, gradients) = self.all_passes(graph, geometry, &read, scalars[0]);
+        let weights = read.weights;
         let norm = optimizer::global_norm(graph, &gradients);
         let gradients = match settings.learner.grad_clip {
             Some(limit) => optimizer::clip(graph, &gradients, norm, limit),
@@ -335,38 +342,39 @@ impl Blueprint {
         self.module("step", draft, outputs)
     }
 
-    /// Losses of all passes, their sum, and the sum of the gradients.
+    /// Losses of all passes, their sum, and the sum of the gradients. The batch of `read` has a leading
+    /// axis of passes.
     fn all_passes(
         &self,
         graph: &mut Graph,
         geometry: &Geometry,
-        weights: &[Value],
-        batch: &BatchValues,
-        rotary: [Value; 2],
+        read: &Reading,
         seed: Value,
     ) -> (Value, Value, Vec<Value>) {
-        let mut inner = Draft { graph: Graph::default(), arguments: Vec::new() };
+        let mut inner = Self::draft();
         let sum = inner.repeated("sum", ElementType::F32, &[]);
         let sums = inner.weights(&self.weights);
-        let of_pass = Self::batch(&mut inner, geometry, None);
-        let own = inner.weights(&self.weights);
-        let own_rotary = self.rotary(&mut inner, geometry.len);
+        let batch = Self::batch(&mut inner, geometry, None);
+        let weights = inner.weights(&self.weights);
+        let rotary = self.rotary(&mut inner, geometry.len);
         let own_seed = inner.repeated("seed", ElementType::F32, &[]);
+        let own = Reading { weights, batch, rotary };
         let body = &mut inner.graph;
-        let (losses, added, gradients) =
-            self.pass(body, geometry, &own, &of_pass, own_rotary, own_seed);
+        let (losses, added, gradients) = self.pass(body, geometry, &own, own_seed);
         let mut outputs = vec![body.add(sum, added)];
         outputs.extend(sums.iter().zip(&gradients).map(|(&sum, &new)| body.add(sum, new)));
         outputs.push(losses);
 
         let mut init = vec![graph.constant(0.0, Shape::scalar(ElementType::F32))];
-        for (&weight, stacked) in weights.iter().zip(&self.weights) {
+        for (&weight, stacked) in read.weights.iter().zip(&self.weights) {
             let zero = graph.constant_like(0.0, weight);
             init.push(graph.constrain(zero, &stacked.sharding));
         }
-        let consts: Vec<Value> = weights.iter().copied().chain(rotary).chain([seed]).collect();
+        let weights = read.weights.iter().copied();
+        let consts: Vec<Value> = weights.chain(read.rotary).chain([seed]).collect();
         let body = Body { graph: inner.graph, outputs };
-        let mut results = graph.scan(&init, &batch.list(), &consts, body, Direction::Forward, None);
+        let xs = read.batch.list();
+        let mut results = graph.scan(&init, &xs, &consts, body, Direction::Forward, None);
         let losses = results.pop().expect("the losses come last");
         let gradients = results.split_off(1);
         (losses, results[0], gradients)

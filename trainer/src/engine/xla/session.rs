@@ -1,22 +1,34 @@
 //! A plugin, its devices, and the programs compiled for them.
+//!
+//! The mesh may span several processes. Every process then holds the buffers of its own devices only;
+//! the places of the mesh are handed out process by process, in the order of the devices' ids, so that
+//! a process has neighbouring places.
 
-use super::mesh::{devices, piece, runs};
+use super::{
+    Processes,
+    mesh::{devices, piece, runs},
+    rehearsal,
+};
+use crate::engine::EngineError;
 use coda_hlo::{Module, Sharding};
 use coda_manifests::MeshShape;
 use coda_pjrt::{
     Buffer, Client, ClientOptions, CompileOptions, Device, Element, Executable, OptionValue,
-    PjrtError, Plugin,
+    PjrtError, Plugin, PluginKind,
 };
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
-/// A tensor on the devices of a mesh: one buffer for each, in the order of the mesh.
+/// A tensor on the devices of a mesh: one buffer for each that this process has, in the order of the
+/// mesh.
 pub(super) type Spread = Vec<Buffer>;
 
 /// The devices of a mesh behind a plugin.
 pub(super) struct Session {
     client: Client,
     mesh: MeshShape,
+    /// The devices of the mesh, those of other processes too.
     devices: Vec<Device>,
+    processes: Processes,
 }
 
 /// A compiled program.
@@ -27,24 +39,59 @@ pub(super) struct Program {
 }
 
 impl Session {
-    /// Loads a plugin and takes as many of its devices as the mesh has.
+    /// Loads a plugin and takes as many devices as the mesh has, those of all processes together.
     ///
     /// # Errors
-    /// If the plugin cannot be loaded or has too few devices.
-    pub(super) fn open(plugin: &Path, mesh: MeshShape) -> Result<Self, PjrtError> {
+    /// If the plugin cannot be loaded, or its devices are not those of the mesh.
+    pub(super) fn open(
+        plugin: &Path,
+        mesh: MeshShape,
+        processes: Processes,
+    ) -> Result<Self, EngineError> {
+        let wanted = devices(mesh);
+        let count = processes.count();
+        if !wanted.is_multiple_of(count) {
+            return Err(EngineError::Mesh(format!(
+                "{wanted} devices cannot be shared out over {count} processes"
+            )));
+        }
+        let of_a_process = wanted / count;
+        if count > 1 && !of_a_process.is_multiple_of(mesh.tensor as usize) {
+            return Err(EngineError::Mesh(format!(
+                "tensor={} does not divide the {of_a_process} devices of a process: its devices share \
+                 their rows",
+                mesh.tensor
+            )));
+        }
         let plugin = Plugin::load(plugin)?;
+        let kind = kind_of(plugin.path());
+        let mut options = ClientOptions::default();
+        if !processes.rehearse {
+            options.options = processes.group.launch().client_options(kind);
+            options.store = (count > 1).then(|| processes.group.store());
+        }
         // A CPU plugin has as many devices as it is asked for; others do not know the option.
-        let is_cpu =
-            plugin.path().file_name().is_some_and(|name| name.to_string_lossy().contains("cpu"));
-        let count = i64::try_from(devices(mesh)).expect("a number of devices");
-        let options = if is_cpu {
-            vec![("cpu_device_count".to_owned(), OptionValue::Int(count))]
-        } else {
-            Vec::new()
-        };
-        let client = Client::new(&plugin, &ClientOptions { options, store: None })?;
-        let devices = client.addressable_devices();
-        Ok(Self { client, mesh, devices })
+        if kind == PluginKind::Cpu {
+            let own = if processes.rehearse { wanted } else { of_a_process };
+            let own = OptionValue::Int(i64::try_from(own).expect("a number of devices"));
+            options.options.push(("cpu_device_count".to_owned(), own));
+        }
+        let client = Client::new(&plugin, &options)?;
+        let mut found = client.devices();
+        found.sort_by_key(|device| (device.process_index(), device.id()));
+        if count > 1 && !processes.rehearse {
+            check_processes(&found, wanted, of_a_process, count)?;
+        } else if wanted > found.len() {
+            return Err(EngineError::Mesh(format!(
+                "data={} fsdp={} tensor={} are {wanted} devices, the plugin has {}",
+                mesh.data,
+                mesh.fsdp,
+                mesh.tensor,
+                found.len()
+            )));
+        }
+        found.truncate(wanted);
+        Ok(Self { client, mesh, devices: found, processes })
     }
 
     /// The mesh.
@@ -52,9 +99,28 @@ impl Session {
         self.mesh
     }
 
-    /// Devices that the plugin has.
-    pub(super) fn available(&self) -> usize {
-        self.devices.len()
+    /// The processes that share it.
+    pub(super) const fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// Which places of the mesh a process has.
+    pub(super) fn places_of(&self, process: usize) -> Range<usize> {
+        let each = self.devices.len() / self.processes.count();
+        process * each..(process + 1) * each
+    }
+
+    /// Which places of the mesh this process has.
+    pub(super) fn own_places(&self) -> Range<usize> {
+        self.places_of(self.processes.group.launch().process)
+    }
+
+    /// The buffers of a tensor with their places in the mesh.
+    pub(super) fn placed<'a>(
+        &self,
+        spread: &'a [Buffer],
+    ) -> impl Iterator<Item = (usize, &'a Buffer)> + use<'a> {
+        self.own_places().zip(spread)
     }
 
     /// Name and version of the platform.
@@ -67,9 +133,12 @@ impl Session {
     /// # Errors
     /// If XLA refuses it.
     pub(super) fn compile(&self, module: &Module) -> Result<Program, PjrtError> {
-        let partitions = devices(self.mesh);
-        let ids: Vec<i64> = self.devices[..partitions].iter().map(Device::id).collect();
-        let options = CompileOptions { partitions, device_ids: ids.clone(), overrides: Vec::new() };
+        let ids: Vec<i64> = self.devices.iter().map(Device::id).collect();
+        let options = CompileOptions {
+            partitions: ids.len(),
+            device_ids: ids.clone(),
+            overrides: Vec::new(),
+        };
         let executable = self.client.compile(&module.text(), &options)?;
         let place = |device: &Device| ids.iter().position(|&id| id == device.id());
         let order = executable.addressable_devices().iter().filter_map(place).collect();
@@ -102,15 +171,25 @@ impl Session {
         &self,
         mut of_device: impl FnMut(usize) -> (Vec<usize>, Vec<T>),
     ) -> Result<Spread, PjrtError> {
-        (0..devices(self.mesh))
-            .map(|device| {
-                let (dims, values) = of_device(device);
-                self.client.upload(&self.devices[device], &values, &dims)
+        self.own_places()
+            .map(|place| {
+                let (dims, values) = of_device(place);
+                self.upload(place, &values, &dims)
             })
             .collect()
     }
 
-    /// Puts a tensor together again.
+    /// Copies elements to the device at a place of the mesh.
+    pub(super) fn upload<T: Element>(
+        &self,
+        place: usize,
+        values: &[T],
+        dims: &[usize],
+    ) -> Result<Buffer, PjrtError> {
+        self.client.upload(&self.devices[place], values, dims)
+    }
+
+    /// Puts a tensor together again, as far as this process has it; the rest is 0.
     ///
     /// # Errors
     /// If a piece cannot be fetched.
@@ -124,9 +203,9 @@ impl Session {
             return spread[0].download();
         }
         let mut whole = vec![T::default(); dims.iter().product()];
-        for (device, buffer) in spread.iter().enumerate() {
+        for (place, buffer) in self.placed(spread) {
             let values: Vec<T> = buffer.download()?;
-            let ranges = piece(self.mesh, device, dims, sharding);
+            let ranges = piece(self.mesh, place, dims, sharding);
             runs(dims, &ranges, |to, from, n| {
                 whole[to..to + n].copy_from_slice(&values[from..from + n]);
             });
@@ -139,16 +218,30 @@ impl Program {
     /// Runs the program; arguments and results are in the order of its text.
     ///
     /// # Errors
-    /// If a device fails.
-    pub(super) fn run(&self, arguments: &[&[Buffer]]) -> Result<Vec<Spread>, PjrtError> {
-        let by_device: Vec<Vec<&Buffer>> = self
-            .order
-            .iter()
-            .map(|&device| arguments.iter().map(|spread| &spread[device]).collect())
-            .collect();
+    /// If a device fails, or another process does.
+    pub(super) fn run(
+        &self,
+        session: &Session,
+        arguments: &[&[Buffer]],
+    ) -> Result<Vec<Spread>, EngineError> {
+        let own = session.own_places();
+        let lent = if session.processes.rehearse {
+            rehearsal::lend(session, arguments)?
+        } else {
+            Vec::new()
+        };
+        let of_place = |place: usize| -> Vec<&Buffer> {
+            match place.checked_sub(own.start).filter(|at| *at < own.len()) {
+                Some(at) => arguments.iter().map(|spread| &spread[at]).collect(),
+                None => lent[place].iter().collect(),
+            }
+        };
+        let by_device: Vec<Vec<&Buffer>> =
+            self.order.iter().map(|&place| of_place(place)).collect();
         let mut by_place: Vec<(usize, Vec<Buffer>)> =
             self.order.iter().copied().zip(self.executable.execute(&by_device)?).collect();
-        by_place.sort_by_key(|&(device, _)| device);
+        by_place.retain(|(place, _)| own.contains(place));
+        by_place.sort_by_key(|&(place, _)| place);
         let mut results: Vec<Spread> = Vec::new();
         for (_, of_device) in by_place {
             results.resize_with(of_device.len().max(results.len()), Vec::new);
@@ -158,4 +251,45 @@ impl Program {
         }
         Ok(results)
     }
+}
+
+/// What sort of plugin a file is, by its name.
+fn kind_of(path: &Path) -> PluginKind {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase());
+    let has = |word: &str| name.as_ref().is_some_and(|name| name.contains(word));
+    match (has("cpu"), has("tpu"), has("cuda") || has("gpu")) {
+        (true, ..) => PluginKind::Cpu,
+        (_, true, _) => PluginKind::Tpu,
+        (_, _, true) => PluginKind::Gpu,
+        _ => PluginKind::Any,
+    }
+}
+
+/// Refuses devices that are not the mesh's, as many of every process.
+fn check_processes(
+    found: &[Device],
+    wanted: usize,
+    of_a_process: usize,
+    count: usize,
+) -> Result<(), EngineError> {
+    let mut of: Vec<i64> = found.iter().map(Device::process_index).collect();
+    of.dedup();
+    if of.len() != count {
+        return Err(EngineError::Processes(format!(
+            "the plugin shows the devices of {} of {count} processes, so it cannot run one program on \
+             all of them",
+            of.len()
+        )));
+    }
+    let each = |process: &i64| {
+        found.iter().filter(|device| device.process_index() == *process).count() == of_a_process
+    };
+    if of.iter().all(each) {
+        return Ok(());
+    }
+    Err(EngineError::Mesh(format!(
+        "the mesh has {wanted} devices, {of_a_process} of each of {count} processes; the plugin has \
+         {}, and every one has to be used",
+        found.len()
+    )))
 }
