@@ -98,6 +98,10 @@ fn loss_gradients_and_logits_are_those_of_the_cpu_engine() {
             let apart = distance(ours.get(index), right.get(index));
             assert!(apart < 1e-5, "{name}: {apart}");
         }
+        if tied && documents {
+            // The other programs have nothing that depends on what these two tell apart.
+            continue;
+        }
         let alone = xla.loss(&params, &batch, MASK, denominator).expect("xla");
         assert!((alone.loss / expected.loss - 1.0).abs() < 1e-6);
         let logits = xla.logits(&params, &batch.noised(), None).expect("xla");
@@ -106,6 +110,28 @@ fn loss_gradients_and_logits_are_those_of_the_cpu_engine() {
         let some = xla.logits(&params, &batch.noised(), Some(&[1, 0, 3])).expect("xla");
         let right = cpu.logits(&params, &batch.noised(), Some(&[1, 0, 3])).expect("cpu");
         assert!(distance(&some, &right) < 1e-5);
+    }
+}
+
+/// bf16 has 8 bits of significand: a product's operands are off by up to 2^-9 each.
+#[test]
+fn products_in_bf16_give_loss_and_gradients_near_those_in_f32() {
+    let config = config(true);
+    let params = params(&config);
+    let batch = batch(4, 24, true, 1);
+    let of = |engine: &mut dyn Engine| {
+        let mut grads = Grads::zeros(&params);
+        let found =
+            engine.loss_and_grads(&params, &batch, MASK, 96.0, &mut grads).expect("it runs");
+        (found.loss, grads)
+    };
+    let (right, expected) = of(&mut CpuEngine::new(config.clone(), RecomputePolicy::None));
+    let (loss, found) = of(&mut open(&config, one(), Compute::Bf16, 8));
+    assert!((loss / right - 1.0).abs() < 2e-3, "{loss} {right}");
+    for (index, (name, ..)) in params.iter().enumerate() {
+        let apart = distance(found.get(index), expected.get(index));
+        // Rounded, but not the same: products in f32 would be within 1e-5.
+        assert!((1e-4..3e-2).contains(&apart), "{name}: {apart}");
     }
 }
 
@@ -150,12 +176,12 @@ fn steps_are_those_of_the_cpu_engine_on_every_mesh() {
         let settings = LearnerSettings { grad_clip: Some(1.0), bf16_weights: false };
         let meshes = [
             (2, MeshShape { fsdp: 2, ..one() }),
-            (1, MeshShape { fsdp: 4, ..one() }),
             (1, MeshShape { data: 2, tensor: 2, ..one() }),
+            (1, MeshShape { fsdp: 4, ..one() }),
             (1, one()),
         ];
-        // Both optimizers need no mesh of their own kind: one goes over all, one over two.
-        let meshes = if kind == "adafactor" { &meshes[..] } else { &meshes[2..] };
+        // Compiling is what takes the time, and no optimizer has a mesh of its own kind: each goes over two.
+        let meshes = if kind == "adafactor" { &meshes[..2] } else { &meshes[2..] };
         for &(passes, mesh) in meshes {
             let cpu = CpuEngine::new(config.clone(), RecomputePolicy::None);
             let rows = 8 / passes;
