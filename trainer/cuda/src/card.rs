@@ -2,7 +2,7 @@
 
 use crate::{
     Arena, ArenaUse, Block, CudaError, Device, DeviceInfo, Element, Event, Library, Span, Stream,
-    cache_folder, device::refused, gemm::Products, launch::Kernels,
+    cache_folder, cudnn::Cudnn, device::refused, gemm::Products, launch::Kernels,
 };
 use cudarc::driver::result::{
     free_host, malloc_host, memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async,
@@ -38,6 +38,7 @@ impl Value for [i32; 2] {
 pub struct Card {
     pub(crate) kernels: Kernels,
     pub(crate) products: Products,
+    pub(crate) cudnn: Option<Cudnn>,
     arena: Arena,
     stream: Stream,
     copies: Stream,
@@ -66,6 +67,7 @@ impl Card {
         Ok(Self {
             kernels: Kernels::new(&stream, cache),
             products: Products::new(&stream, &arena)?,
+            cudnn: None,
             arena,
             stream,
             copies,

@@ -26,6 +26,7 @@
 mod arena;
 mod card;
 mod compile;
+mod cudnn;
 mod device;
 mod error;
 mod gemm;
@@ -37,6 +38,7 @@ mod span;
 pub use arena::{Arena, ArenaUse, Block, CardMemory, Source};
 pub use card::{Card, PinnedBytes, Sent, Value};
 pub use compile::{KERNEL_FILES, KernelFile, cache_folder};
+pub use cudnn::{AttentionPlan, Pass, SumOrder, plan_attention};
 pub use device::{Device, DeviceInfo, Event, Stream, device_count};
 pub use error::CudaError;
 pub use gemm::{Order, Product};

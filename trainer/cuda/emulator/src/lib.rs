@@ -33,6 +33,18 @@ pub fn driver() -> PathBuf {
     folder().join("libcuda.so.1")
 }
 
+/// Loads a `libcuda` that has no card and lets cuDNN make plans, for the rest of this process.
+///
+/// # Panics
+/// If it cannot be loaded, which the build script has made.
+pub fn load_planning_driver() {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    let path = folder().join("planning/libcuda.so.1");
+    // SAFETY: the library has no initialisers.
+    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
+    std::mem::forget(library.expect("the stand-in that was built"));
+}
+
 /// Whether the threads of a block run from the last to the first, from the next launch on, in this
 /// process.
 ///

@@ -3,8 +3,10 @@
 use super::{int, norm::head_refused};
 use crate::{
     Block, Card, CudaError, Element, Span,
+    cudnn::Plans,
     launch::{Argument as Arg, Geometry, Kernel},
 };
+use std::rc::Rc;
 
 /// Queries (or keys) of a block.
 const TILE: usize = 64;
@@ -13,7 +15,7 @@ const SMALL: usize = 32;
 const THREADS: u32 = 128;
 
 /// The sizes of an attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionSizes {
     /// Rows of the batch (B).
     pub rows: usize,
@@ -29,7 +31,11 @@ pub struct AttentionSizes {
 
 /// What the forward pass keeps for the backward pass: `[rows, heads, len]`, f32.
 #[derive(Debug)]
-pub struct Statistics(Block);
+pub struct Statistics {
+    log_sums: Block,
+    /// cuDNN's plans, if it ran the forward pass: its logarithms are natural, ours binary.
+    plans: Option<Rc<Plans>>,
+}
 
 impl AttentionSizes {
     fn queries(&self) -> usize {
@@ -44,13 +50,19 @@ impl AttentionSizes {
         self.rows * self.heads * self.len
     }
 
+    /// `1 / sqrt(head)`.
+    #[allow(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
+    pub(crate) fn plain_scale(&self) -> f32 {
+        (1.0 / (self.head as f64).sqrt()) as f32
+    }
+
     /// `log2(e) / sqrt(head)`: scores are kept as powers of two.
     #[allow(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
     fn scale(&self) -> f32 {
         (std::f64::consts::LOG2_E / (self.head as f64).sqrt()) as f32
     }
 
-    fn check(&self) -> Result<(), CudaError> {
+    pub(crate) fn check(&self) -> Result<(), CudaError> {
         if !matches!(self.head, 64 | 128) {
             return Err(head_refused(self.head));
         }
@@ -105,13 +117,27 @@ impl Card {
     ) -> Result<Statistics, CudaError> {
         sizes.check()?;
         let log_sums = self.room(Element::F32, sizes.statistics())?;
+        let (q, k) = (
+            q.need("queries", Element::Bf16, sizes.queries())?,
+            k.need("keys", Element::Bf16, sizes.keys())?,
+        );
+        let (v, y) = (
+            v.need("values", Element::Bf16, sizes.keys())?,
+            y.need("result", Element::Bf16, sizes.queries())?,
+        );
+        if let (None, Some(cudnn)) = (ranges, &self.cudnn)
+            && let Ok(plans) = cudnn.plans(sizes)
+        {
+            cudnn.forward(&plans, sizes, [q, k, v, y, log_sums.pointer()])?;
+            return Ok(Statistics { log_sums, plans: Some(plans) });
+        }
         let [length, heads, kv_heads, scale] = sizes.numbers()?;
         let mut arguments = [
-            Arg::Pointer(q.need("queries", Element::Bf16, sizes.queries())?),
-            Arg::Pointer(k.need("keys", Element::Bf16, sizes.keys())?),
-            Arg::Pointer(v.need("values", Element::Bf16, sizes.keys())?),
+            Arg::Pointer(q),
+            Arg::Pointer(k),
+            Arg::Pointer(v),
             Arg::Pointer(ranges_at(ranges, sizes)?),
-            Arg::Pointer(y.need("result", Element::Bf16, sizes.queries())?),
+            Arg::Pointer(y),
             Arg::Pointer(log_sums.pointer()),
             length,
             heads,
@@ -122,7 +148,7 @@ impl Card {
         let geometry = Geometry { shared: sizes.shared(2 * TILE), ..grid };
         let kernel = sizes.kernel("attention_forward_64", "attention_forward_128");
         self.kernels.launch(kernel, geometry, &mut arguments)?;
-        Ok(Statistics(log_sums))
+        Ok(Statistics { log_sums, plans: None })
     }
 
     /// Sends `gy` back through [`Card::attention`] into `gq`, `gk` and `gv`, which are overwritten.
@@ -140,6 +166,22 @@ impl Card {
     ) -> Result<(), CudaError> {
         sizes.check()?;
         let n = sizes.queries();
+        if let (Some(plans), Some(cudnn)) = (&statistics.plans, &self.cudnn) {
+            let inputs = [
+                q.need("queries", Element::Bf16, n)?,
+                k.need("keys", Element::Bf16, sizes.keys())?,
+                v.need("values", Element::Bf16, sizes.keys())?,
+                y.need("result", Element::Bf16, n)?,
+                gy.need("gy", Element::Bf16, n)?,
+            ];
+            let outputs = [
+                gq.need("gq", Element::Bf16, n)?,
+                gk.need("gk", Element::Bf16, sizes.keys())?,
+                gv.need("gv", Element::Bf16, sizes.keys())?,
+            ];
+            let log_sums = statistics.log_sums.pointer();
+            return cudnn.backward(plans, sizes, inputs, log_sums, outputs);
+        }
         let deltas = self.room(Element::F32, sizes.statistics())?;
         let [length, heads, kv_heads, scale] = sizes.numbers()?;
         let gy_at = gy.need("gy", Element::Bf16, n)?;
@@ -160,7 +202,7 @@ impl Card {
             Arg::Pointer(k.need("keys", Element::Bf16, sizes.keys())?),
             Arg::Pointer(v.need("values", Element::Bf16, sizes.keys())?),
             Arg::Pointer(gy_at),
-            Arg::Pointer(statistics.0.pointer()),
+            Arg::Pointer(statistics.log_sums.pointer()),
             Arg::Pointer(deltas.pointer()),
             Arg::Pointer(ranges_at(ranges, sizes)?),
         ];
