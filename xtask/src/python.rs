@@ -37,7 +37,7 @@ pub(crate) fn cross_check() -> Result<(), Failure> {
 /// Holds the programs against PyTorch, transformers and plain Python.
 #[derive(Args)]
 pub(crate) struct Judges {
-    /// Only these judges; `tests/judges/run.py` lists them.
+    /// Only these judges; `tests/judges/run.py` lists them, and there is attention-plans.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -48,6 +48,14 @@ impl Judges {
         let root = process::root();
         let judges = root.join("tests").join("judges");
         let python = environment("venv-judges", &judges)?;
+        let mut others = self.only.clone();
+        others.retain(|name| name != ATTENTION);
+        if others.len() < self.only.len() || self.only.is_empty() {
+            plan_attention(&target()?.join("venv-judges"))?;
+        }
+        if others.is_empty() && !self.only.is_empty() {
+            return Ok(());
+        }
         let plugin = plugin::prepare()?;
         process::build_programs()?;
         let mut command = Command::new(&python);
@@ -60,11 +68,34 @@ impl Judges {
             .arg("--work")
             .arg(target()?.join("judges"))
             .current_dir(&root);
-        if !self.only.is_empty() {
-            command.arg("--only").arg(self.only.join(","));
+        if !others.is_empty() {
+            command.arg("--only").arg(others.join(","));
         }
         process::run(&mut command)
     }
+}
+
+/// The judge that is cuDNN itself: whether it takes our graphs of attention.
+const ATTENTION: &str = "attention-plans";
+
+/// Runs the tests that need cuDNN, with that of `PyTorch`'s environment.
+fn plan_attention(environment: &Path) -> Result<(), Failure> {
+    let lib = environment.join("lib");
+    let found = |e| Failure::io(format!("cannot read {}: {e}", lib.display()));
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(&lib).map_err(found)? {
+        let packages = entry.map_err(found)?.path().join("site-packages").join("nvidia");
+        folders.extend(["cudnn", "cu13"].map(|package| packages.join(package).join("lib")));
+    }
+    let folders = std::env::join_paths(folders)
+        .map_err(|e| Failure::io(format!("{} cannot be named: {e}", lib.display())))?;
+    process::run(
+        process::cargo()
+            // All of the workspace, so that nothing is built anew with other features.
+            .args(["test", "--release", "--locked", "--workspace", "--test", "cudnn_plans"])
+            .args(["--", "--ignored", "--test-threads=1", "--show-output"])
+            .env("CODA_CUDA_LIBRARIES", folders),
+    )
 }
 
 /// The folder of our own Python package.

@@ -20,15 +20,18 @@ use graph::{Graph, Role};
 use plan::{Plan, Target};
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-/// The oldest cuDNN whose attention was planned with these graphs: 9.19.0.
+/// 9.19.0, the cuDNN of torch 2.11. Before 9.16 lengths that are no multiple of 128 want a mask, and before
+/// 9.6 sums in memory want zeros; this module gives neither.
 const OLDEST: usize = 91_900;
 
-/// Whether the gradient of the queries is the same in every run.
+/// How the gradient of the queries is summed over blocks of keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SumOrder {
     /// Blocks of keys add to it as they finish, so that its last bits change from run to run.
     Any,
-    /// Always the same, for `rows · heads · len²` more bf16 values of memory.
+    /// The same in every run, by the graph that NVIDIA's front end has for it on Hopper, for
+    /// `rows · heads · len²` more bf16 values of memory. Not tried on a card; on other generations not
+    /// known to hold.
     #[default]
     Fixed,
 }
@@ -238,7 +241,8 @@ impl Card {
     /// sizes.
     ///
     /// The first pass of some sizes takes seconds, for planning: made for training, where sizes stay.
-    /// No test has run these kernels so far, for want of a card (see `docs/cuda.md`).
+    /// To be called once, before the first pass.
+    /// No test has run these kernels so far, for want of a card (see `docs/cudnn.md`).
     ///
     /// # Errors
     /// If cuDNN is missing or older than 9.19; attention stays with our own kernels.
