@@ -2,9 +2,8 @@
 //! byte by byte in bounded memory; what a value holds is looked at later.
 
 use super::{
-    BatchSink, DecodeError, DecodeOptions, Fault, Input, Location,
-    batch::HEAD_BYTES,
-    elements,
+    BatchSink, DecodeError, DecodeOptions, Fault, Input, Location, elements,
+    held::Held,
     lines::{CHUNK, UTF8_BOM},
 };
 
@@ -65,10 +64,8 @@ struct Splitter {
     depth: u64,
     in_string: bool,
     escaped: bool,
-    /// Bytes of the value at hand, its white space outside strings included; 0 between values.
-    length: usize,
-    /// Those of them that are in the batch.
-    held: usize,
+    /// The value at hand, its white space outside strings included; empty between values.
+    held: Held,
     start: u64,
     /// The first fault between values ends the file: what follows cannot be told apart.
     damaged: bool,
@@ -83,8 +80,7 @@ impl Splitter {
             depth: 0,
             in_string: false,
             escaped: false,
-            length: 0,
-            held: 0,
+            held: Held::default(),
             start: 0,
             damaged: false,
         }
@@ -99,7 +95,7 @@ impl Splitter {
         if self.damaged {
             return Ok(());
         }
-        if self.length == 0 {
+        if self.held.length() == 0 {
             return self.between(byte, options, sink);
         }
         let ends_scalar = byte.is_ascii_whitespace() || matches!(byte, b',' | b']' | b'}');
@@ -108,7 +104,7 @@ impl Splitter {
             self.value(options, sink)?;
             return self.between(byte, options, sink);
         }
-        self.keep(byte, options, sink);
+        self.held.keep(&[byte], options, sink);
         if self.escaped {
             self.escaped = false;
         } else if self.in_string {
@@ -168,7 +164,7 @@ impl Splitter {
                 }
                 self.number += 1;
                 self.start = self.position;
-                self.keep(byte, options, sink);
+                self.held.keep(&[byte], options, sink);
                 self.in_string = byte == b'"';
                 self.depth = u64::from(matches!(byte, b'{' | b'['));
                 Ok(())
@@ -180,43 +176,19 @@ impl Splitter {
         Location { offset: self.position, ..Location::default() }
     }
 
-    fn keep(&mut self, byte: u8, options: &DecodeOptions, sink: &mut BatchSink<'_>) {
-        self.length += 1;
-        if self.length <= options.max_document_bytes {
-            sink.bytes().push(byte);
-            self.held += 1;
-        } else if self.held > HEAD_BYTES {
-            // Too long: the memory is given back but for the head.
-            let end = sink.bytes().len() - self.held + HEAD_BYTES;
-            sink.bytes().truncate(end);
-            self.held = HEAD_BYTES;
-        }
-    }
-
     /// The value at hand has ended.
     fn value(
         &mut self,
         options: &DecodeOptions,
         sink: &mut BatchSink<'_>,
     ) -> Result<(), DecodeError> {
-        let end = sink.bytes().len();
-        let range = end - self.held..end;
-        let location = Location { number: self.number, offset: self.start, ..Location::default() };
-        let length = std::mem::take(&mut self.length);
-        self.held = 0;
+        let held = std::mem::take(&mut self.held);
         self.depth = 0;
-        if length > options.max_document_bytes {
-            let fault = Fault::new(
-                "too_long",
-                format!(
-                    "the value has {length} bytes, more than data.max_document_bytes ({})",
-                    options.max_document_bytes
-                ),
-            );
-            let head = sink.bytes()[range.clone()].to_vec();
-            sink.bytes().truncate(range.start);
-            return sink.reject(location, fault, &head);
+        let location = Location { number: self.number, offset: self.start, ..Location::default() };
+        if let Some(fault) = held.too_long("value", options) {
+            return held.reject(location, fault, sink);
         }
+        let range = held.range(sink);
         elements::push_json(location, range, options, sink)
     }
 
@@ -225,11 +197,11 @@ impl Splitter {
         options: &DecodeOptions,
         sink: &mut BatchSink<'_>,
     ) -> Result<(), DecodeError> {
-        let is_scalar = self.length > 0 && self.depth == 0 && !self.in_string;
+        let is_scalar = self.held.length() > 0 && self.depth == 0 && !self.in_string;
         if is_scalar {
             self.value(options, sink)?;
         }
-        if self.length == 0 && (self.array != Array::Open || self.damaged) {
+        if self.held.length() == 0 && (self.array != Array::Open || self.damaged) {
             return Ok(());
         }
         let fault = Fault::new("truncated", "the file ends inside a JSON value");
@@ -238,11 +210,8 @@ impl Splitter {
 
     /// The stream broke here: the values before are kept.
     fn broken(&self, fault: Fault, sink: &mut BatchSink<'_>) -> Result<(), DecodeError> {
-        let start = sink.bytes().len() - self.held;
-        let head: Vec<u8> = sink.bytes()[start..].iter().take(HEAD_BYTES).copied().collect();
-        sink.bytes().truncate(start);
-        let offset = if self.length > 0 { self.start } else { self.position };
-        let number = if self.length > 0 { self.number } else { self.number + 1 };
-        sink.reject(Location { number, offset, ..Location::default() }, fault, &head)
+        let offset = if self.held.length() > 0 { self.start } else { self.position };
+        let number = if self.held.length() > 0 { self.number } else { self.number + 1 };
+        self.held.reject(Location { number, offset, ..Location::default() }, fault, sink)
     }
 }

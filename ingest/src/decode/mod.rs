@@ -12,6 +12,7 @@ mod claims;
 mod columns;
 mod elements;
 mod fault;
+mod held;
 mod json_values;
 mod lines;
 mod pairs;

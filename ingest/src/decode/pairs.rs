@@ -2,7 +2,7 @@
 
 use super::{
     BatchSink, Body, DecodeError, DecodeOptions, Fault, Input, Location, TextRange,
-    batch::HEAD_BYTES,
+    held::Held,
     lines::{CHUNK, UTF8_BOM},
 };
 
@@ -47,7 +47,7 @@ pub(super) fn decode(
                 break;
             }
             number += 1;
-            pair.end_line(sink);
+            pair.end_line(options, sink);
             if let Some(feed) = feed {
                 position += 1;
                 rest = &rest[feed + 1..];
@@ -60,7 +60,7 @@ pub(super) fn decode(
         }
         if ended {
             // Blank lines at the end are no questions.
-            if pair.length > 0 {
+            if pair.held.length() > 0 {
                 let fault = Fault::new("no_answer", "the last question has no line after it");
                 pair.reject(fault, sink)?;
             }
@@ -89,7 +89,7 @@ fn places(options: &DecodeOptions) -> Result<Vec<Option<usize>>, Fault> {
         .collect()
 }
 
-/// The pair at hand. Its bytes are at the end of the sink's batch, until it is too long.
+/// The pair at hand.
 struct Pair {
     location: Location,
     /// Whether it begins the stream.
@@ -98,17 +98,14 @@ struct Pair {
     lines: Vec<TextRange>,
     /// Whether the line at hand has begun.
     in_line: bool,
-    /// Bytes of both lines.
-    length: usize,
-    /// Bytes of the line at hand that are in the batch.
+    /// Bytes of the line at hand.
     open: usize,
-    /// Bytes of the pair that are in the batch.
-    held: usize,
+    held: Held,
 }
 
 impl Pair {
     fn new(location: Location, first: bool) -> Self {
-        Self { location, first, lines: Vec::new(), in_line: false, length: 0, open: 0, held: 0 }
+        Self { location, first, lines: Vec::new(), in_line: false, open: 0, held: Held::default() }
     }
 
     fn append(&mut self, bytes: &[u8], options: &DecodeOptions, sink: &mut BatchSink<'_>) {
@@ -116,22 +113,15 @@ impl Pair {
             return;
         }
         self.in_line = true;
-        self.length += bytes.len();
-        // Of a pair that is too long, the head is kept.
-        let room = if self.length > options.max_document_bytes {
-            HEAD_BYTES.saturating_sub(self.held)
-        } else {
-            bytes.len()
-        };
-        let kept = &bytes[..room.min(bytes.len())];
-        sink.bytes().extend_from_slice(kept);
-        self.open += kept.len();
-        self.held += kept.len();
+        self.open += bytes.len();
+        self.held.keep(bytes, options, sink);
     }
 
-    fn end_line(&mut self, sink: &mut BatchSink<'_>) {
+    fn end_line(&mut self, options: &DecodeOptions, sink: &mut BatchSink<'_>) {
         let end = sink.bytes().len();
-        let mut line = end - self.open..end;
+        // Of a pair that is too long no line is whole, nor needed.
+        let whole = self.held.too_long("pair", options).is_none();
+        let mut line = if whole { end - self.open..end } else { end..end };
         if self.first && self.lines.is_empty() {
             let bom = sink.bytes()[line.clone()].starts_with(UTF8_BOM);
             line.start += if bom { UTF8_BOM.len() } else { 0 };
@@ -150,14 +140,7 @@ impl Pair {
         options: &DecodeOptions,
         sink: &mut BatchSink<'_>,
     ) -> Result<(), DecodeError> {
-        if self.length > options.max_document_bytes {
-            let fault = Fault::new(
-                "too_long",
-                format!(
-                    "the pair has {} bytes, more than data.max_document_bytes ({})",
-                    self.length, options.max_document_bytes
-                ),
-            );
+        if let Some(fault) = self.held.too_long("pair", options) {
             return self.reject(fault, sink);
         }
         let values = places.iter().map(|place| place.map(|place| self.lines[place].clone()));
@@ -165,9 +148,6 @@ impl Pair {
     }
 
     fn reject(&self, fault: Fault, sink: &mut BatchSink<'_>) -> Result<(), DecodeError> {
-        let start = sink.bytes().len() - self.held;
-        let head: Vec<u8> = sink.bytes()[start..].iter().take(HEAD_BYTES).copied().collect();
-        sink.bytes().truncate(start);
-        sink.reject(self.location, fault, &head)
+        self.held.reject(self.location, fault, sink)
     }
 }
