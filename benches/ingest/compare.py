@@ -7,7 +7,7 @@ DIR holds `dclm-like/*.jsonl.zst` with a key `text` and `stack-v2-like/*.parquet
 Parts: `tokenize` (text in memory to ids), `build` (files to finished, hashed rows of 8192 tokens, on
 one and two cores), `read` (random rows in batches of 64). Prints tables in Markdown; rates are megabytes of text
 (10^6 bytes) or rows per second of user and system time. The peers are installed into
-`target/venv-bench-*`.
+`target/venv-bench-*` (Megatron's reader needs PyTorch: 5.6 GB).
 """
 
 import argparse
@@ -28,7 +28,11 @@ CORPORA = {
     "prose, jsonl.zst": ("dclm-like/*.jsonl.zst", "text"),
     "code, parquet": ("stack-v2-like/*.parquet", "content"),
 }
-READERS = {"peers": ("numpy", "pyarrow", "datasets"), "streaming": ("streaming",)}
+READERS = {
+    "peers": ("numpy", "pyarrow", "datasets"),
+    "streaming": ("streaming",),
+    "megatron": ("megatron",),
+}
 MANIFEST = """\
 version: 1
 name: bench

@@ -55,6 +55,26 @@ def pyarrow_file(rows: np.ndarray, work: pathlib.Path) -> Reader:
     return read
 
 
+def megatron(rows: np.ndarray, work: pathlib.Path) -> Reader:
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
+
+    path = str(work / "megatron")
+    builder = IndexedDatasetBuilder(path + ".bin", dtype=np.int32)
+    for row in rows:
+        builder.add_document(torch.from_numpy(row.astype(np.int32)), [len(row)])
+    builder.finalize(path + ".idx")
+    loaded = IndexedDataset(path)
+    batch = np.empty((BATCH, rows.shape[1]), np.int32)
+
+    def read(numbers: np.ndarray) -> object:
+        for place, number in enumerate(numbers):
+            batch[place] = loaded[int(number)]
+        return batch
+
+    return read
+
+
 def hf_datasets(rows: np.ndarray, work: pathlib.Path) -> Reader:
     import datasets
 
@@ -81,6 +101,7 @@ def mosaic(rows: np.ndarray, work: pathlib.Path) -> Reader:
 READERS = {
     "numpy": ("numpy memmap, np.take", numpy_memmap),
     "pyarrow": ("pyarrow IPC, mapped, copied out", pyarrow_file),
+    "megatron": ("Megatron IndexedDataset, mapped, copied out", megatron),
     "datasets": ("HF datasets, numpy format", hf_datasets),
     "streaming": ("MosaicML streaming", mosaic),
 }
