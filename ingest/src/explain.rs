@@ -7,6 +7,7 @@ use crate::{
     dedup::{DedupError, Deduper, Store, Verdict},
     fetch::FetchError,
     pipeline::{Line, Outcome, Prepared, SourcePlan, change, encode, prepare},
+    placed::Placed,
     plan::Plan,
     record::Extracted,
     source::{Container, InputFile},
@@ -141,6 +142,12 @@ pub struct Explanation {
     pub duplicate: Option<Duplicate>,
     /// Tokens, the end token included, before any cut to a row.
     pub tokens: Option<u64>,
+    /// Those tokens.
+    #[serde(skip)]
+    pub ids: Vec<u32>,
+    /// Where it begins in the finished shard set, where there is one: for the caller to fill in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Vec<Placed>>,
 }
 
 /// Why nothing can be said.
@@ -440,6 +447,8 @@ impl Search<'_> {
             contamination: None,
             duplicate: None,
             tokens: None,
+            ids: Vec::new(),
+            placed: None,
         };
         let extracted = source.extractor.document(&batch.bytes, &record.body);
         if let Ok(Extracted::Document(found)) = extracted {
@@ -469,8 +478,8 @@ impl Search<'_> {
             Some(reason) => Prepared::Over(Outcome::Dropped { reason }),
         };
         match encode(source, self.line, batch, record, prepared) {
-            Outcome::Text { ids, .. } => told.taken_in(ids.len()),
-            Outcome::Chat { row, .. } => told.taken_in(row.ids.len()),
+            Outcome::Text { ids, .. } => told.taken_in(ids),
+            Outcome::Chat { row, .. } => told.taken_in(row.ids),
             Outcome::Dropped { reason } => {
                 told.outcome = "left_out";
                 told.reason = Some(reason);
@@ -488,9 +497,10 @@ impl Explanation {
         self.rejection = Some(Rejection { reason, message });
     }
 
-    fn taken_in(&mut self, tokens: usize) {
+    fn taken_in(&mut self, ids: Vec<u32>) {
         self.outcome = "taken_in";
-        self.tokens = Some(tokens as u64);
+        self.tokens = Some(ids.len() as u64);
+        self.ids = ids;
     }
 }
 

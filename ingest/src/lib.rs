@@ -19,7 +19,7 @@
 //! * [`prefetch`]: everything remote of a plan, ahead of time;
 //! * [`part`]: the same in parts, by several processes or machines, and their merge;
 //! * [`estimate`]: what a build would give;
-//! * [`explain`]: what happens to one document, and why;
+//! * [`explain`]: what happens to one document, and why; [`placed`]: where it stands in a finished set;
 //! * [`import`]: ids that another program has tokenized, into a shard set;
 //! * [`parquet_rows`]: a finished set as Parquet, for whatever reads tables;
 //! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
@@ -38,6 +38,7 @@ pub mod pack;
 pub mod parquet_rows;
 pub mod part;
 pub mod pipeline;
+pub mod placed;
 pub mod plan;
 pub mod prefetch;
 mod reason;

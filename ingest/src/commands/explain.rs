@@ -5,10 +5,14 @@ use coda_ingest::{
     build::workers,
     clean::Finding,
     explain::{ExplainError, Explanation, Place, Target, explain},
+    placed::placed,
     plan::Plan,
 };
 use coda_shards::commit::AtomicDir;
 use std::{fmt::Write as _, path::Path};
+
+/// Places in the shard set that are shown.
+const SHOWN: usize = 4;
 
 /// Runs the part of the build that the answer needs, and prints it. The state of deduplication is
 /// kept in a folder beside `out` that goes when it ends.
@@ -27,22 +31,26 @@ pub(super) fn run(
     let scratch =
         AtomicDir::create(&beside.join("explain")).map_err(|e| super::file_failure(&e))?;
     let told = explain(plan, &plan.line(&pool, &progress, stop), target, scratch.path());
-    let told = match told {
+    let mut told = match told {
         Err(ExplainError::Stopped) => return Ok(stop.requested().unwrap_or(Exit::Interrupted)),
         told => told.map_err(|error| {
             let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
             Failure::from_error(exit, &error).maybe_hint(error.hint())
         })?,
     };
+    if told.outcome == "taken_in" && out.join(coda_shards::INDEX_FILE).exists() {
+        let found = placed(out, &told.place.source, &told.ids);
+        told.placed = Some(found.map_err(|error| super::shard_failure(&error))?);
+    }
     if json {
         print_json(&told)?;
     } else {
-        print_text(&text(plan, &told))?;
+        print_text(&text(plan, &told, out))?;
     }
     Ok(Exit::Done)
 }
 
-fn text(plan: &Plan, told: &Explanation) -> String {
+fn text(plan: &Plan, told: &Explanation, set: &Path) -> String {
     let mut out = format!("{}\n", place(&told.place));
     if let (Some([before, after]), Some(blake3)) = (told.bytes, &told.blake3) {
         let _ = writeln!(out, "  found: {before} bytes of text, BLAKE3 {blake3}");
@@ -81,6 +89,20 @@ fn text(plan: &Plan, told: &Explanation) -> String {
         (None, Some(tokens)) => writeln!(out, "  taken in: {tokens} tokens"),
         (None, None) => writeln!(out, "  left out ({reason})"),
     };
+    if let Some(found) = &told.placed {
+        let set = set.display();
+        let places: Vec<String> = found
+            .iter()
+            .take(SHOWN)
+            .map(|place| format!("row {} from token {} on", place.row, place.token))
+            .collect();
+        let more = found.len().saturating_sub(SHOWN);
+        let _ = match (places.is_empty(), more) {
+            (true, _) => writeln!(out, "  not in {set}, which was made of other inputs or keys"),
+            (false, 0) => writeln!(out, "  in {set}: {}", places.join(", ")),
+            (false, more) => writeln!(out, "  in {set}: {} and {more} more", places.join(", ")),
+        };
+    }
     out
 }
 

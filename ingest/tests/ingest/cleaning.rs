@@ -226,6 +226,37 @@ fn every_document_is_explained() {
     }
 }
 
+/// Once the set is there, a document's rows are told: its ids stand there, and those of another's do not.
+#[test]
+fn an_explained_document_is_found_in_the_set() {
+    let place = Place::new();
+    assert!(place.json(&["--explain", "docs:docs.jsonl:1"])["placed"].is_null(), "no set yet");
+    let (code, _, stderr) = place.run(&["--quiet"]);
+    assert_eq!(code, 0, "{stderr}");
+    let set = ShardSet::open(place.path("set")).expect("the set");
+    let mut rows = Vec::new();
+    for line in [1, 5, 9] {
+        let told = place.json(&["--explain", &format!("docs:docs.jsonl:{line}")]);
+        let tokens = told["tokens"].as_u64().expect("taken in");
+        let found = told["placed"].as_array().expect("places");
+        assert_eq!(found.len(), 1, "line {line}: {told}");
+        let number = |key: &str| found[0][key].as_u64().expect("a number");
+        let row = set.row(number("row")).expect("a row");
+        assert!(row.segments.iter().any(|&start| u64::from(start) == number("token")));
+        // From there on that many tokens follow to the end token, in this row and the next ones.
+        let stream = (number("row")..set.rows())
+            .flat_map(|row| set.row(row).expect("a row").tokens.to_vec())
+            .skip(usize::try_from(number("token")).expect("small"));
+        let end = stream.take_while(|&id| id != set.specials().eos).count() as u64;
+        assert_eq!(end + 1, tokens, "line {line}");
+        rows.push((number("row"), number("token")));
+    }
+    assert!(rows.is_sorted() && rows[0] == (0, 0), "{rows:?}");
+    let (_, text, _) = place.run(&["--explain", "docs:docs.jsonl:1"]);
+    assert!(text.contains(": row 0 from token 0 on\n"), "{text}");
+    assert!(place.json(&["--explain", "docs:docs.jsonl:2"])["placed"].is_null(), "left out");
+}
+
 /// A corpus in which most documents are duplicates, across batches, files and a budget that ends in
 /// the middle of a batch: what is decided behind it must not count.
 #[test]
