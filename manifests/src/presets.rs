@@ -29,12 +29,14 @@ pub struct Published {
     pub bytes: Option<u64>,
     /// Documents, or pairs of question and answer.
     pub documents: Option<u64>,
+    /// The documents of its subsets, by what their paths hold.
+    pub subsets: &'static [(&'static str, u64)],
     /// Tokens, by the publisher's tokenizer.
     pub tokens: Option<u64>,
 }
 
 const fn at(paths: &'static str) -> Published {
-    Published { paths, files: None, bytes: None, documents: None, tokens: None }
+    Published { paths, files: None, bytes: None, documents: None, subsets: &[], tokens: None }
 }
 
 const BILLION: u64 = 1_000_000_000;
@@ -135,6 +137,11 @@ const PRESETS: &[Preset] = &[
         keys: SFT_STAGE1,
         published: Published {
             documents: Some(4_216_000),
+            subsets: &[
+                ("filtered_infinity_instruct", 1_030_000),
+                ("largescale_diverse_instruct", 2_510_000),
+                ("realuser_instruct", 676_000),
+            ],
             ..at("hf://datasets/OpenCoder-LLM/opc-sft-stage1/data/*.parquet")
         },
     },
@@ -145,6 +152,12 @@ const PRESETS: &[Preset] = &[
         published: Published {
             bytes: Some(537 * MILLION),
             documents: Some(435_900),
+            subsets: &[
+                ("educational_instruct", 118_000),
+                ("evol_instruct", 111_000),
+                ("mceval_instruct", 35_900),
+                ("package_instruct", 171_000),
+            ],
             ..at("hf://datasets/OpenCoder-LLM/opc-sft-stage2/**/*.parquet")
         },
     },
@@ -235,6 +248,17 @@ const PRESETS: &[Preset] = &[
         },
     },
 ];
+
+impl Published {
+    /// The documents below these paths: those of the subsets that they name, or all of them.
+    #[must_use]
+    pub fn documents_of(&self, paths: &[String]) -> Option<u64> {
+        let named = |subset: &str| paths.iter().any(|path| path.contains(subset));
+        let of_subsets: u64 =
+            self.subsets.iter().filter(|(subset, _)| named(subset)).map(|(_, count)| count).sum();
+        if of_subsets > 0 { Some(of_subsets) } else { self.documents }
+    }
+}
 
 impl Preset {
     /// The preset of that name.

@@ -4,7 +4,7 @@ use clap::Args;
 use coda_cli::{Exit, Failure, human, print_json, print_text};
 use coda_manifests::{Preset, presets};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Lists presets, or shows what one stands for.
 #[derive(Args)]
@@ -52,6 +52,7 @@ fn as_json(preset: &Preset) -> Value {
             "files": published.files,
             "bytes": published.bytes,
             "documents": published.documents,
+            "subsets": published.subsets.iter().copied().collect::<BTreeMap<_, _>>(),
             "tokens": published.tokens,
         },
     })
@@ -69,21 +70,23 @@ fn list() -> String {
 fn one(preset: &Preset) -> String {
     let mut out = format!("# {}: {}\n", preset.name, preset.about);
     let _ = writeln!(out, "# Published at {}", preset.published.paths);
-    if let Some(figures) = figures(preset) {
+    if let Some(figures) = figures(preset, preset.published.documents) {
         let _ = writeln!(out, "# Its publishers say: {figures}");
     }
     out + &preset.to_yaml()
 }
 
-/// What the publishers say, in words; nothing when they say nothing.
-pub(crate) fn figures(preset: &Preset) -> Option<String> {
+/// What the publishers say, in words, with the documents that are meant; nothing when they say nothing.
+pub(crate) fn figures(preset: &Preset, documents: Option<u64>) -> Option<String> {
     let published = &preset.published;
+    // Size and tokens are told of the whole alone.
+    let whole = documents == published.documents;
     let count = |n: Option<u64>, what| n.map(|n| format!("{} {what}", human::count(n)));
     let parts: Vec<String> = [
         count(published.files, "files"),
-        published.bytes.map(human::bytes),
-        count(published.documents, "documents"),
-        count(published.tokens, "tokens"),
+        published.bytes.filter(|_| whole).map(human::bytes),
+        count(documents, "documents"),
+        count(published.tokens.filter(|_| whole), "tokens"),
     ]
     .into_iter()
     .flatten()

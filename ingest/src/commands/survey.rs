@@ -7,7 +7,7 @@ use coda_ingest::{
     fetch::Fetcher,
     plan::{Unreachable, fetcher, list_source},
 };
-use coda_manifests::{Manifest, Preset, Source};
+use coda_manifests::{Manifest, Preset, Source, SourceKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{fmt::Write as _, path::Path};
@@ -43,6 +43,8 @@ struct SourceView<'a> {
     not_listed: Vec<String>,
     token_budget: Option<u64>,
     estimated_tokens: Option<u64>,
+    /// Rows, where every document is one: tokens are then counted with their pads.
+    estimated_rows: Option<u64>,
     /// What the publishers say; nobody has counted it here.
     published: Option<Value>,
 }
@@ -93,6 +95,10 @@ fn view<'a>(manifest: &Manifest, source: &'a Source, fetch: Option<&Fetcher>) ->
     let fetch_bytes = to_fetch.map(|file| file.bytes).sum();
     let budget = source.tokens.map(|tokens| tokens.0);
     let published = preset.and_then(|preset| preset.published.tokens);
+    let documents = preset.and_then(|preset| preset.published.documents_of(&source.paths));
+    // A conversation is a row, however short.
+    let rows = documents.filter(|_| source.kind == SourceKind::Sft);
+    let padded = rows.map(|rows| rows * u64::from(manifest.data.row_length));
     SourceView {
         name: &source.name,
         preset: source.preset.as_deref(),
@@ -103,14 +109,15 @@ fn view<'a>(manifest: &Manifest, source: &'a Source, fetch: Option<&Fetcher>) ->
         not_listed,
         token_budget: budget,
         // A budget is an upper bound; so is all that there is.
-        estimated_tokens: budget.into_iter().chain(published).min(),
+        estimated_tokens: budget.into_iter().chain(published).chain(padded).min(),
+        estimated_rows: rows,
         published: preset.map(|preset| {
             let published = &preset.published;
             json!({
                 "paths": published.paths,
                 "files": published.files,
                 "bytes": published.bytes,
-                "documents": published.documents,
+                "documents": documents,
                 "tokens": published.tokens,
             })
         }),
@@ -124,6 +131,11 @@ fn render(survey: &Survey<'_>) -> String {
         match (source.estimated_tokens, source.token_budget) {
             (Some(tokens), Some(budget)) if tokens == budget => {
                 let _ = write!(out, "{} tokens (its budget)", human::count(tokens));
+            }
+            (Some(tokens), _) if source.estimated_rows.is_some() => {
+                let rows = human::count(source.estimated_rows.unwrap_or_default());
+                let tokens = human::count(tokens);
+                let _ = write!(out, "{rows} rows (a conversation each), {tokens} tokens with pads");
             }
             (Some(tokens), _) => {
                 let _ = write!(out, "{} tokens (published)", human::count(tokens));
@@ -146,7 +158,8 @@ fn render(survey: &Survey<'_>) -> String {
             let _ = writeln!(out, "    not listed: {reason}");
         }
         if let Some(preset) = source.preset.and_then(Preset::named) {
-            let figures = super::presets::figures(preset);
+            let documents = preset.published.documents_of(source.paths);
+            let figures = super::presets::figures(preset, documents);
             let figures = figures.as_deref().unwrap_or("no figures");
             let _ = writeln!(out, "    published ({}): {figures}", preset.name);
         }

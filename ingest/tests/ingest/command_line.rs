@@ -479,6 +479,30 @@ fn a_dry_run_without_tokenizer_and_corpora_tells_what_it_can() {
     assert_eq!(place.run(&["--manifest", "m.yaml", "tokenizer.path=none.json"]).code, 2);
 }
 
+/// Of conversations the rows are known before any token is: one each.
+#[test]
+fn a_dry_run_of_conversations_counts_their_rows() {
+    let place = Place::new();
+    place.manifest(&json!([
+        {"name": "evol", "preset": "opc-sft-stage2", "paths": ["sft/evol_instruct/*.parquet"]},
+        {"name": "all", "preset": "opc-sft-stage2", "paths": ["sft/*.parquet"]},
+    ]));
+    let arguments = ["--manifest", "m.yaml", "--dry-run", "tokenizer.path=none.json", "stage=post"];
+    let dry = place.ok(&[&arguments[..], &["--json"]].concat()).json();
+    let row = dry["row_length"].as_u64().expect("a length");
+    let [evol, all] = [&dry["sources"][0], &dry["sources"][1]];
+    assert_eq!(
+        (&evol["estimated_rows"], &all["estimated_rows"]),
+        (&json!(111_000), &json!(435_900))
+    );
+    assert_eq!(evol["estimated_tokens"], 111_000 * row);
+    assert_eq!(evol["published"]["documents"], 111_000);
+    assert_eq!((&dry["estimated_rows"], &dry["unknown"]), (&json!(546_900), &json!([])));
+    let text = place.ok(&arguments).stdout;
+    let lines = ["111k rows (a conversation each)", "published (opc-sft-stage2): 111k documents\n"];
+    assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+}
+
 #[test]
 fn presets_are_listed_and_written_out() {
     let place = Place::new();
