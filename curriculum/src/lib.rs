@@ -54,6 +54,8 @@ mod settings;
 mod spans;
 
 pub use hold::{Clocks, HoldPath, HoldRule, HoldState, NotRecorded};
-pub use plan::{Context, MaskPlan, RowView, SpecialIds, SyntaxSpans, apply, apply_into, plan_row};
+pub use plan::{
+    Context, MaskPlan, RowView, SpecialIds, SyntaxSpans, apply, apply_into, plan_row, plan_row_at,
+};
 pub use schedule::Progress;
 pub use settings::{Curriculum, CurriculumError, Settings, SpansNotNoted};

@@ -94,12 +94,26 @@ pub struct SpecialIds {
 /// ([`crate::Curriculum::check`] refuses those).
 #[must_use]
 pub fn plan_row(settings: &Settings, context: &Context, row: &RowView<'_>) -> MaskPlan {
+    plan_row_at(settings, context, row, |u| settings.level(u))
+}
+
+/// [`plan_row`] at a noise level of the caller's choice, from the row's own draw of it in `[0, 1)`:
+/// for evaluations, which look at every level.
+///
+/// # Panics
+/// As [`plan_row`].
+#[must_use]
+pub fn plan_row_at(
+    settings: &Settings,
+    context: &Context,
+    row: &RowView<'_>,
+    level: impl FnOnce(f64) -> f64,
+) -> MaskPlan {
     let draws = |purpose| Stream::new(context.seed, row.row_key, row.epoch, purpose);
     let gate = |purpose, p| u64::from(draws(purpose).u32_at(0)) < bernoulli_threshold(p);
     let cut = |purpose| 1 + draws(purpose).below_at(0, row.length - 1);
 
-    let eps = settings.sampling_eps;
-    let sigma = eps + (1.0 - eps) * draws(Purpose::Sigma).unit_at(0);
+    let sigma = level(draws(Purpose::Sigma).unit_at(0));
 
     let has_cut = row.length >= 2;
     let s1 = has_cut && gate(Purpose::PrefixGate, settings.p1);

@@ -56,6 +56,14 @@ pub struct Settings {
     pub span_ratio: f64,
 }
 
+impl Settings {
+    /// The noise level of a draw in `[0, 1)`: from [`Settings::sampling_eps`] to 1, evenly.
+    #[must_use]
+    pub fn level(&self, u: f64) -> f64 {
+        self.sampling_eps + (1.0 - self.sampling_eps) * u
+    }
+}
+
 impl Curriculum {
     /// The curriculum of one source's rows: its own schedules where it has some, the common ones
     /// elsewhere. A source that nothing is said about has the common ones.

@@ -8,6 +8,9 @@ use coda_shards::Position;
 /// The block sizes of held-out masks under S3: those that a manifest without any has.
 const BLOCK_SIZES: [u32; 4] = [4, 8, 16, 32];
 
+/// The lowest noise level of held-out masks.
+const LEAST_LEVEL: f64 = 1e-3;
+
 /// The seed of held-out masks. Fixed, so that losses of runs with other seeds compare.
 const SEED: u64 = 0x00C0_DA00;
 
@@ -63,6 +66,25 @@ impl HeldOutRows {
         rows: &[u64],
         under: HeldOutLoss,
     ) -> Result<Vec<Prepared>, FeedError> {
+        Self::at(feed, rows, under, Self::level)
+    }
+
+    /// The noise level of evaluations at `u` in `[0, 1]`: from 1e-3 to 1, evenly.
+    #[must_use]
+    pub fn level(u: f64) -> f64 {
+        LEAST_LEVEL + (1.0 - LEAST_LEVEL) * u
+    }
+
+    /// The same at the noise level that `level` gives for a row's own draw of it in `[0, 1)`.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn at(
+        feed: &Feed,
+        rows: &[u64],
+        under: HeldOutLoss,
+        level: impl Fn(f64) -> f64,
+    ) -> Result<Vec<Prepared>, FeedError> {
         let on = |strategy| f64::from(u8::from(under == strategy));
         let settings = Settings {
             p1: on(HeldOutLoss::S1),
@@ -70,7 +92,7 @@ impl HeldOutRows {
             p3: on(HeldOutLoss::S3),
             block_sizes: BLOCK_SIZES.to_vec(),
             mask_blocks: MaskBlocks::Tokens,
-            sampling_eps: 1e-3,
+            sampling_eps: LEAST_LEVEL,
             span_ratio: 1.0,
         };
         let context = Context {
@@ -80,7 +102,10 @@ impl HeldOutRows {
             score_pads: feed.recipe.score_pads,
         };
         rows.iter()
-            .map(|&row| feed.prepare_row(Position { row, epoch: 0 }, |_| &settings, &context))
+            .map(|&row| {
+                let position = Position { row, epoch: 0 };
+                feed.prepare_row(position, |_| &settings, &context, |_, u| level(u))
+            })
             .collect()
     }
 }

@@ -166,7 +166,7 @@ impl Feed {
         part.into_par_iter()
             .map(|i| {
                 let position = self.order.at(first + u64::from(i));
-                self.prepare_row(position, |source| &of_source[source], context)
+                self.prepare_row(position, |source| &of_source[source], context, Settings::level)
             })
             .collect()
     }
@@ -177,13 +177,15 @@ impl Feed {
         position: Position,
         settings: impl Fn(usize) -> &'a Settings,
         context: &Context,
+        level: impl FnOnce(&Settings, f64) -> f64,
     ) -> Result<Prepared, FeedError> {
         let specials = self.set.specials();
         let ids = SpecialIds { mask: specials.mask, pad: specials.pad };
         let documents = self.recipe.document_attention.then_some(specials.eos);
         let row = self.set.row(position.row)?;
         let settings = settings(usize::from(row.source));
-        Ok(prepare(position, &row, settings, context, ids, documents))
+        let level = |u| level(settings, u);
+        Ok(prepare(position, &row, settings, context, ids, documents, level))
     }
 
     /// The batch of some prepared rows.

@@ -2,7 +2,7 @@
 
 use crate::metrics::{Count, Parting, Shares, Watch};
 use coda_curriculum::{
-    Context, MaskPlan, RowView, Settings, SpecialIds, SyntaxSpans, apply, expected, plan_row,
+    Context, MaskPlan, RowView, Settings, SpecialIds, SyntaxSpans, apply, expected, plan_row_at,
 };
 use coda_shards::{Position, Row};
 
@@ -23,6 +23,7 @@ pub struct Prepared {
     expected: Shares,
 }
 
+/// `level` gives the noise level from the row's own draw of it.
 pub(super) fn prepare(
     position: Position,
     row: &Row<'_>,
@@ -30,6 +31,7 @@ pub(super) fn prepare(
     context: &Context,
     ids: SpecialIds,
     documents: Option<u32>,
+    level: impl FnOnce(f64) -> f64,
 ) -> Prepared {
     let view = RowView {
         length: u32::try_from(row.tokens.len()).expect("a row length is u32"),
@@ -45,7 +47,7 @@ pub(super) fn prepare(
             kinds: row.spans.kinds,
         },
     };
-    let plan = plan_row(settings, context, &view);
+    let plan = plan_row_at(settings, context, &view, level);
     let (clean, noised) = apply(&plan, row.tokens, ids);
     let segment_ids = documents.map(|eos| segment_ids(&clean, eos)).unwrap_or_default();
     let average = expected::row_like(settings, context, &view);
@@ -199,7 +201,8 @@ mod tests {
                     };
                     let position = Position { row: 0, epoch: 0 };
                     let ids = SpecialIds { mask: 1, pad: 2 };
-                    tally.add(&prepare(position, &row, &settings, &context, ids, None));
+                    let level = |u| settings.level(u);
+                    tally.add(&prepare(position, &row, &settings, &context, ids, None, level));
                 }
                 assert_eq!(tally.watch(&mut watch), [], "{profile:?} step {step}");
                 assert!((tally.expected().s3 - s3).abs() < 1e-12);

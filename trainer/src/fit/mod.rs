@@ -4,6 +4,7 @@
 mod eval;
 mod holds;
 mod lock;
+mod nll;
 mod peers;
 mod report;
 mod setup;
@@ -11,6 +12,7 @@ mod step;
 
 pub use eval::{LossOf, held_out_loss};
 pub use holds::HoldStates;
+pub use nll::{Level, Nll, nll_bound};
 pub use report::Summary;
 pub use setup::{Resume, SetupError, starting_model};
 pub(crate) use setup::{model_config, optimizer_settings};

@@ -7,13 +7,14 @@ use super::inputs::{ManifestArgs, Rows};
 use crate::{
     checkpoint::{HfWeights, Store},
     feed::HeldOutRows,
-    fit::{held_out_loss, micro_batch},
+    fit::{Nll, held_out_loss, micro_batch, nll_bound},
 };
 use clap::{Args, Subcommand};
 use coda_cli::{Exit, Failure, print_json, print_text};
 use coda_manifests::{Engine as EngineKey, HeldOutLoss, Recompute};
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use tokenizers::Tokenizer;
 
 /// An evaluation.
 #[derive(Args)]
@@ -49,6 +50,12 @@ struct HeldOut {
     // Optional for the type only: with a subcommand nobody asks for it.
     #[arg(long, value_name = "DIR", required = true)]
     checkpoint: Option<PathBuf>,
+    /// Also bound the likelihood, under single masks, S1, S2 and S3, by noise level.
+    #[arg(long)]
+    nll: bool,
+    /// Noise levels at which every row is masked for --nll.
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "nll")]
+    levels: u32,
     /// Held-out rows to measure on; without it, all of them.
     #[arg(long, value_name = "N")]
     rows: Option<u64>,
@@ -66,8 +73,18 @@ struct Evaluated {
     held_out_loss: f64,
     nats_per_token: f64,
     rows: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    nll: BTreeMap<&'static str, Nll>,
     seconds: f64,
 }
+
+/// The ways of masking, with their names in results.
+const UNDER: [(&str, HeldOutLoss); 4] = [
+    ("plain", HeldOutLoss::Plain),
+    ("s1", HeldOutLoss::S1),
+    ("s2", HeldOutLoss::S2),
+    ("s3", HeldOutLoss::S3),
+];
 
 impl HeldOut {
     fn run(self) -> Result<Exit, Failure> {
@@ -89,12 +106,34 @@ impl HeldOut {
             return Err(Failure::usage("the shard set has no held-out rows")
                 .hint("raise data.held_out above 0"));
         };
+        let mut nll = BTreeMap::new();
+        if self.nll {
+            if self.levels == 0 {
+                return Err(Failure::usage("--levels must be at least 1"));
+            }
+            let path = feed.set().tokenizer_path();
+            let tokenizer = Tokenizer::from_file(&path).map_err(|error| {
+                Failure::incompatible(format!("{} is not a tokenizer: {error}", path.display()))
+            })?;
+            let bytes_of = |ids: &[u32]| {
+                let text = tokenizer.decode(ids, true);
+                text.map(|text| text.len() as u64).map_err(|error| {
+                    Failure::incompatible(format!("the rows cannot be decoded: {error}"))
+                })
+            };
+            for (name, under) in UNDER {
+                let found =
+                    nll_bound(&feed, &held_out, under, self.levels, &mut loss, &bytes_of, rows)?;
+                nll.extend(found.map(|found| (name, found)));
+            }
+        }
         let result = Evaluated {
             checkpoint,
             shard_set: dir,
             held_out_loss: measured.loss,
             nats_per_token: measured.nats_per_token,
             rows: measured.rows,
+            nll,
             seconds: started.elapsed().as_secs_f64(),
         };
         if self.json {
@@ -104,6 +143,14 @@ impl HeldOut {
                 "held-out loss {:.4}, {:.4} nats per masked token, {} rows\n",
                 result.held_out_loss, result.nats_per_token, result.rows
             ))?;
+            for (name, nll) in &result.nll {
+                print_text(&format!(
+                    "{name}: {:.4} nats a token, {:.4} bits a byte{}\n",
+                    nll.nats_per_token,
+                    nll.bits_per_byte,
+                    if nll.bound { "" } else { " (not a bound)" }
+                ))?;
+            }
         }
         Ok(Exit::Done)
     }
