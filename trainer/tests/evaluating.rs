@@ -1,6 +1,9 @@
 //! The judge of programs, by the real binary, on small files in the published formats.
 
+mod common;
+
 use assert_cmd::Command;
+use common::World;
 use serde_json::Value;
 use std::{
     fs,
@@ -169,4 +172,85 @@ fn packed_files_read_like_plain_ones() {
         })
         .collect();
     assert!(rates.iter().all(|tasks| *tasks == rates[0]));
+}
+
+/// A tiny model in a folder with the files of all formats.
+fn world() -> World {
+    let world = World::new();
+    world.train("run", &["train.steps=4"]);
+    let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/evaluation/make.py");
+    Command::new("python3").arg(make).arg(world.path("")).assert().success();
+    world
+}
+
+fn generate(world: &World, data: &str, out: &str, more: &[&str]) -> Vec<Value> {
+    let args =
+        ["--checkpoint", "run", "--max-new-tokens", "6", "--temperature", "1", "--generate-only"];
+    let args = [&["--data", data, "--out", out], args.as_slice(), more].concat();
+    eval(&world.path(""), &args).assert().success();
+    lines(world.path(out).join("samples.jsonl"))
+}
+
+#[test]
+fn an_answer_depends_on_its_problem_its_number_and_the_plan_alone() {
+    let world = world();
+    let all = generate(&world, "humaneval.jsonl", "all", &["--samples-per-task", "3"]);
+    assert_eq!(all.len(), 6);
+    assert!(all.iter().all(|line| line["tokens"].as_u64().is_some_and(|tokens| tokens <= 6)));
+    let answers = |lines: &[Value], task: &str| -> Vec<String> {
+        let of = lines.iter().filter(|line| line["task_id"] == task);
+        of.map(|line| line["answer"].to_string()).collect()
+    };
+    // The second problem alone, with fewer samples.
+    let some = generate(
+        &world,
+        "humaneval.jsonl",
+        "some",
+        &["--samples-per-task", "2", "--tasks", "901-999"],
+    );
+    assert_eq!(answers(&some, "HumanEval/901"), answers(&all, "HumanEval/901")[..2]);
+    assert_ne!(answers(&all, "HumanEval/900"), answers(&all, "HumanEval/901"));
+    let other = generate(&world, "humaneval.jsonl", "other", &["--seed", "5"]);
+    assert_ne!(answers(&other, "HumanEval/900")[0], answers(&all, "HumanEval/900")[0]);
+
+    // A kill in the middle of a line, then the same command, now with its verdicts.
+    let path = world.path("all/samples.jsonl");
+    let whole = fs::read(&path).expect("samples");
+    fs::write(&path, &whole[..whole.len() / 2]).expect("write");
+    let again = generate(&world, "humaneval.jsonl", "all", &["--samples-per-task", "3"]);
+    assert_eq!(again, all);
+    let args = ["--data", "humaneval.jsonl", "--out", "all", "--checkpoint", "run", "--k", "1,3"];
+    let plan = ["--max-new-tokens", "6", "--temperature", "1", "--samples-per-task", "3"];
+    eval(&world.path(""), &args).args(plan).assert().success();
+    assert_eq!(fs::read(&path).expect("samples"), whole);
+    let results = json(world.path("all/results.json"));
+    assert_eq!((&results["samples"], &results["base"]["1"]), (&6.into(), &0.0.into()));
+    let generation = &results["evaluation"]["generation"];
+    assert_eq!(generation["plan"]["sampler"]["seed"], 17, "{generation}");
+    assert_eq!(generation["model"]["hash"].as_str().map(str::len), Some(64), "{generation}");
+    assert!(results["evaluation"]["judge"]["isolation"]["network"].is_string());
+}
+
+#[test]
+fn holes_are_filled_and_what_cannot_be_asked_is_refused() {
+    let world = world();
+    let filled = generate(&world, "infilling.jsonl", "holes", &["--span", "4"]);
+    let program = filled[0]["solution"].as_str().expect("a program");
+    assert!(program.starts_with("def triple(x):\n    total = x\n"), "{program}");
+    assert!(program.ends_with("    return total\n"), "{program}");
+    for (data, more, code, word) in [
+        ("humaneval.jsonl", ["--chat"].as_slice(), 4, "im_start"),
+        ("infilling.jsonl", &["--chat"], 2, "without --chat"),
+        ("mbpp.jsonl", &[], 2, "tasks 2, 3 and 4"),
+        ("humaneval.jsonl", &["--tasks", "1-2"], 2, "no task has a number from 1 to 2"),
+        ("humaneval.jsonl", &["--tasks", "9"], 2, "11-510"),
+        ("humaneval.jsonl", &["--top-p", "2"], 2, "--top-p"),
+        ("humaneval.jsonl", &["--samples", "x"], 2, "--samples"),
+    ] {
+        let args = [&["--data", data, "--checkpoint", "run", "--out", "refused"], more].concat();
+        let assert = eval(&world.path(""), &args).assert().code(code);
+        let words = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(words.contains(word), "{word}: {words}");
+        let _ = fs::remove_dir_all(world.path("refused"));
+    }
 }

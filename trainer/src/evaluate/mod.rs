@@ -10,17 +10,21 @@
 //! verdicts against both packages; `docs/evaluation.md` says where they differ by intention.
 
 mod count;
+mod generate;
 mod judge;
 mod ledger;
 mod problem;
+mod prompt;
 mod results;
 mod session;
 mod solution;
 
 pub use count::pass_at_k;
+pub use generate::{Answerer, Generated, Plan};
 pub use judge::{Expected, Judge, Status, Verdict};
 pub use ledger::Ledger;
 pub use problem::{Benchmark, Problem, Suite};
+pub use prompt::{Piece, Prompts, Question, Style};
 pub use results::{Judged, Results, Task};
 pub use session::{Session, Work};
 pub use solution::{Solution, read_solutions};

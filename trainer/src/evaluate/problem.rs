@@ -128,6 +128,20 @@ impl Suite {
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
         Ok(Self { benchmark, problems, hash })
     }
+
+    /// Keeps the problems whose name ends in a number from `from` to `to`, both included.
+    ///
+    /// # Errors
+    /// If none is left.
+    pub fn keep(&mut self, from: u64, to: u64) -> Result<(), EvaluateError> {
+        let number = |task: &str| -> Option<u64> { task.rsplit('/').next()?.parse().ok() };
+        self.problems
+            .retain(|problem| number(&problem.task_id).is_some_and(|n| (from..=to).contains(&n)));
+        if self.problems.is_empty() {
+            return Err(EvaluateError::Misfit(format!("no task has a number from {from} to {to}")));
+        }
+        Ok(())
+    }
 }
 
 /// The lines of a file, or the elements of a JSON array, with their numbers.

@@ -49,19 +49,28 @@ impl Session {
     /// If the folder has another evaluation in it, or cannot be written.
     pub fn open(dir: &Path, evaluation: &Value) -> Result<Self, EvaluateError> {
         fs::create_dir_all(dir).map_err(|error| FileError::new("create", dir, error))?;
-        let path = dir.join(EVALUATION);
+        let session = Self { dir: dir.to_path_buf() };
+        session.agree(EVALUATION, evaluation)?;
+        Ok(session)
+    }
+
+    /// Writes a description, or compares it with the one that is there.
+    ///
+    /// # Errors
+    /// If they differ, or the file cannot be read or written.
+    pub fn agree(&self, name: &str, description: &Value) -> Result<(), EvaluateError> {
+        let path = self.path(name);
         if path.exists() {
             let text = fs::read(&path).map_err(|error| FileError::new("read", &path, error))?;
             let there: Value = serde_json::from_slice(&text).unwrap_or_default();
-            if let Some(difference) = difference("", &there, evaluation) {
-                let path = dir.display().to_string();
+            if let Some(difference) = difference("", &there, description) {
+                let path = self.dir.display().to_string();
                 return Err(EvaluateError::Other { path, difference });
             }
-        } else {
-            let text = serde_json::to_string_pretty(evaluation).unwrap_or_default();
-            write_atomic(&path, |out| writeln!(out, "{text}"))?;
+            return Ok(());
         }
-        Ok(Self { dir: dir.to_path_buf() })
+        let text = serde_json::to_string_pretty(description).unwrap_or_default();
+        Ok(write_atomic(&path, |out| writeln!(out, "{text}"))?)
     }
 
     /// A file of the folder.

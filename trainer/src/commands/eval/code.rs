@@ -1,8 +1,16 @@
 //! `coda-trainer eval code`.
 
-use crate::evaluate::{Judge, Results, Session, Solution, Suite, Work, read_solutions};
+use super::super::engines::EngineArgs;
+use crate::{
+    evaluate::{
+        Answerer, Generated, Judge, Ledger, Plan, Prompts, Results, Session, Solution, Style,
+        Suite, Work, read_solutions,
+    },
+    sample::{Algorithm, Sampler},
+};
 use clap::Args;
 use coda_cli::{Exit, Failure, Progress, ProgressArgs, print_json, print_text, signals::Stop};
+use coda_manifests::{Engine as EngineKey, Recompute};
 use coda_sandbox::{Limits, Sandbox};
 use serde_json::{Value, json};
 use std::{
@@ -14,9 +22,13 @@ const EXAMPLES: &str = "\
 Examples:
   coda-trainer eval code --data HumanEvalPlus.jsonl.gz --canonical --out evals/check
   coda-trainer eval code --data mbpp.jsonl --samples samples.jsonl --out evals/mine
+  coda-trainer eval code --data HumanEvalPlus.jsonl.gz --checkpoint runs/post --chat --out evals/post
 
 Solutions run in a sandbox (docs/evaluation.md says what it holds). An evaluation that was stopped goes on
 when the same command runs again.";
+
+/// What a model answered, in the folder of an evaluation.
+const SAMPLES: &str = "samples.jsonl";
 
 /// The options of judging programs.
 #[derive(Args)]
@@ -27,7 +39,12 @@ pub(super) struct Code {
     data: PathBuf,
     #[command(flatten)]
     solutions: Source,
-    /// Where evaluation.json, verdicts.jsonl and results.json go.
+    /// Only problems whose `task_id` ends in a number from A to B: 11-510 is the test part of MBPP.
+    #[arg(long, value_name = "A-B", value_parser = parse_range)]
+    tasks: Option<(u64, u64)>,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    /// Where evaluation.json, samples.jsonl, verdicts.jsonl and results.json go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Estimate pass@k for these.
@@ -55,6 +72,53 @@ struct Source {
     /// Judge the solutions that the file of problems has itself: all must pass.
     #[arg(long)]
     canonical: bool,
+    /// Judge what this model answers: a checkpoint, Hugging Face directory or run.
+    #[arg(long, value_name = "DIR")]
+    checkpoint: Option<PathBuf>,
+}
+
+/// How a model is asked. The numbers are those of the report's evaluation.
+#[derive(Args)]
+struct GenerateArgs {
+    /// Ask as a user's turn in the chat template, with the head of the answer given.
+    #[arg(long)]
+    chat: bool,
+    /// Solutions of every problem.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    samples_per_task: u32,
+    /// Tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 768)]
+    max_new_tokens: usize,
+    /// Tokens in a hole; without it, as many as the canonical solution has, which tells the model
+    /// something.
+    #[arg(long, value_name = "N")]
+    span: Option<usize>,
+    /// Denoising steps; without it, as many as tokens.
+    #[arg(long, value_name = "N")]
+    steps: Option<u32>,
+    /// How positions are chosen: `origin`, `maskgit_plus`, `topk_margin` or `entropy`.
+    #[arg(long, value_name = "NAME", default_value = "entropy")]
+    alg: Algorithm,
+    /// Above 0, positions are drawn from their confidences instead of ranked.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    alg_temp: f64,
+    /// Above 0, tokens are drawn instead of the best taken.
+    #[arg(long, value_name = "T", default_value_t = 0.1)]
+    temperature: f64,
+    /// Draw only from the best tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 0.9)]
+    top_p: f64,
+    /// Draw only from this many best tokens.
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Decides every draw.
+    #[arg(long, value_name = "SEED", default_value_t = 17)]
+    seed: u64,
+    /// Stop when all solutions are in samples.jsonl; the same command without this judges them.
+    #[arg(long, requires = "checkpoint")]
+    generate_only: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// Where and how solutions run.
@@ -79,18 +143,57 @@ impl Code {
         if self.k.contains(&0) {
             return Err(Failure::usage("--k must be at least 1"));
         }
-        let suite = Suite::read(&self.data)?;
-        let judge = self.judge.open()?;
-        let (solutions, source) = self.solutions.solutions(&suite)?;
-        let evaluation = json!({
+        self.generate.check()?;
+        let mut suite = Suite::read(&self.data)?;
+        let model = self.solutions.checkpoint.as_deref().map(Answerer::open).transpose()?;
+        let prompts = model.is_some().then(|| Prompts::new(&suite, self.generate.style()));
+        let prompts = prompts.transpose()?;
+        if let Some((from, to)) = self.tasks {
+            suite.keep(from, to)?;
+        }
+        let given = self.solutions.given(&suite)?;
+        let mut evaluation = json!({
             "coda": env!("CARGO_PKG_VERSION"),
             "benchmark": suite.benchmark,
             "data": {"file": name(&self.data), "hash": suite.hash, "problems": suite.problems.len()},
-            "solutions": source,
-            "judge": self.judge.describe(&judge)?,
+            "tasks": self.tasks,
+            "solutions": given.as_ref().map(|(_, source)| source),
+            "generation": model.as_ref().map(|model| self.generate.describe(model)),
         });
         let session = Session::open(&self.out, &evaluation)?;
         let stop = Stop::install()?;
+        let solutions = match (given, &model, &prompts) {
+            (Some((solutions, _)), ..) => solutions,
+            (None, Some(model), Some(prompts)) => {
+                let (mut ledger, mut lines) = Ledger::<Generated>::open(&session.path(SAMPLES))?;
+                let plan = self.generate.plan();
+                let total = suite.problems.len() as u64 * u64::from(plan.samples);
+                let progress = Progress::start(self.progress, "generate", "solutions", Some(total));
+                progress.skip_to(lines.len() as u64);
+                let mut engine = self.generate.engine.open(model.config(), Recompute::None)?;
+                let all = model.generate(
+                    engine.as_mut(),
+                    &suite,
+                    prompts,
+                    &plan,
+                    (&mut ledger, &mut lines),
+                    (&progress, &stop),
+                )?;
+                progress.finish();
+                if !all {
+                    return Ok(stop.requested().unwrap_or(Exit::Terminated));
+                }
+                lines.into_iter().map(|line| line.solution).collect()
+            }
+            _ => return Err(Failure::usage("give --checkpoint, --samples or --canonical")),
+        };
+        if self.generate.generate_only {
+            return self.generated(&session, solutions.len());
+        }
+        let judge = self.judge.open()?;
+        let judged_by = self.judge.describe(&judge)?;
+        session.agree("judge.json", &judged_by)?;
+        evaluation["judge"] = judged_by;
         let total = Some(solutions.len() as u64);
         let progress = Progress::start(self.progress, "judge", "solutions", total);
         let work = Work {
@@ -115,16 +218,82 @@ impl Code {
     }
 }
 
+impl Code {
+    fn generated(&self, session: &Session, solutions: usize) -> Result<Exit, Failure> {
+        let path = session.path(SAMPLES);
+        if self.json {
+            print_json(&json!({"samples": path, "solutions": solutions}))?;
+        } else {
+            print_text(&format!("{solutions} solutions in {}\n", path.display()))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl GenerateArgs {
+    const fn style(&self) -> Style {
+        if self.chat { Style::Chat } else { Style::Completion }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let refuse = |message: &str| Err(Failure::usage(message.to_owned()));
+        if self.steps == Some(0) || self.samples_per_task == 0 || self.max_new_tokens == 0 {
+            return refuse("--steps, --samples-per-task and --max-new-tokens must be at least 1");
+        }
+        if self.top_k == Some(0) || self.span == Some(0) {
+            return refuse("--top-k and --span must be at least 1");
+        }
+        if !(self.temperature >= 0.0 && self.alg_temp >= 0.0) {
+            return refuse("temperatures are 0 or more");
+        }
+        if !(0.0..=1.0).contains(&self.top_p) {
+            return refuse("--top-p is from 0 to 1");
+        }
+        self.engine.check(EngineKey::Auto)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            sampler: Sampler {
+                steps: self.steps.unwrap_or(0),
+                algorithm: self.alg,
+                alg_temp: self.alg_temp,
+                temperature: self.temperature,
+                top_p: Some(self.top_p),
+                top_k: self.top_k,
+                seed: self.seed,
+                ..Sampler::default()
+            },
+            max_new_tokens: self.max_new_tokens,
+            span: self.span,
+            samples: self.samples_per_task,
+        }
+    }
+
+    /// What decides an answer. Engines agree to rounding only, so theirs is a part.
+    fn describe(&self, model: &Answerer) -> Value {
+        json!({
+            "model": {"name": name(model.dir()), "hash": model.hash()},
+            "engine": self.engine.name(EngineKey::Auto),
+            "style": self.style(),
+            "plan": self.plan(),
+        })
+    }
+}
+
 impl Source {
-    /// The solutions, and how results name them.
-    fn solutions(&self, suite: &Suite) -> Result<(Vec<Solution>, Value), Failure> {
+    /// The solutions that are there without a model, and how results name them.
+    fn given(&self, suite: &Suite) -> Result<Option<(Vec<Solution>, Value)>, Failure> {
+        if self.checkpoint.is_some() {
+            return Ok(None);
+        }
         let Some(path) = &self.samples else {
             let canonical = suite.problems.iter().map(|problem| Solution {
                 task_id: problem.task_id.clone(),
                 sample: 0,
                 solution: problem.complete(suite.benchmark, &problem.canonical),
             });
-            return Ok((canonical.collect(), json!("canonical")));
+            return Ok(Some((canonical.collect(), json!("canonical"))));
         };
         let solutions = read_solutions(path, suite)?;
         let mut hash = blake3::Hasher::new();
@@ -132,7 +301,7 @@ impl Source {
             hash.update(one.task_id.as_bytes()).update(one.hash().as_bytes());
         }
         let hash = hash.finalize().to_hex().to_string();
-        Ok((solutions, json!({"file": name(path), "hash": hash})))
+        Ok(Some((solutions, json!({"file": name(path), "hash": hash}))))
     }
 }
 
@@ -163,4 +332,11 @@ impl JudgeArgs {
 /// The name of a file without the folders of this machine.
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `A-B`, both included.
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let range =
+        text.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    range.filter(|(from, to)| from <= to).ok_or_else(|| format!("`{text}` is not like 11-510"))
 }

