@@ -16,14 +16,19 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import ModelCard
 from model import Shape, distance
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM,
+)  # fmt: skip
 from verdict import Bench, Difference, same, within
 
 LOGITS = 1e-5
+# The names that the sampler of the released model knows, and ours.
+ALGORITHMS = ("origin", "maskgit_plus", "topk_margin", "entropy")
 transformers.utils.logging.disable_progress_bar()
 ROWS, LENGTH = 2, 37
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -118,6 +123,7 @@ def judge(bench: Bench) -> Iterator[str]:
     for case in CASES:
         yield read_and_export(bench, case, tokenizer, ids)
     yield config_is_not_believed(bench, tokenizer, ids)
+    yield model_card(bench)
     yield refused(bench, tokenizer)
 
 
@@ -150,6 +156,9 @@ def read_and_export(bench: Bench, case: Case, tokenizer: Path, ids: Tensor) -> s
         text = "fn main() { let x = 1; }"
         same(f"{case.name} to {dtype}: tokens", AutoTokenizer.from_pretrained(out)(text)["input_ids"],
              Tokenizer.from_file(str(tokenizer)).encode(text).ids)  # fmt: skip
+        sampling = GenerationConfig.from_pretrained(out)
+        same(f"{case.name} to {dtype}: algorithm", sampling.alg in ALGORITHMS, True)
+        same(f"{case.name} to {dtype}: mask", sampling.mask_token_id, shape_of(case).mask)
         again = distance(our_logits(bench, out, ids), logits_of(out, ids))
         within(f"{case.name} to {dtype}: our logits of the export", again, LOGITS)
     return f"{case.name}, {files} files: logits {read:.1e}, both exports bit for bit"
@@ -172,6 +181,25 @@ def config_is_not_believed(bench: Bench, tokenizer: Path, ids: Tensor) -> str:
     same("a config that says tied: transformers' logits of the export",
          bool(torch.equal(logits_of(out, ids), logits_of(honest, ids))), True)  # fmt: skip
     return "a config that says tied over weights that are not is corrected"
+
+
+def model_card(bench: Bench) -> str:
+    """The card of an export, as the hub's own library reads it."""
+    results = {
+        "evaluation": {"benchmark": "humaneval+", "data": {"hash": "abc"}}, "base": {"1": 0.5},
+        "plus": {"1": 0.25}, "problems": 4, "samples": 4, "tasks": [],
+    }  # fmt: skip
+    (bench.work / "results.json").write_text(json.dumps(results))
+    folder, out = bench.work / CASES[0].name.replace(" ", "-"), bench.work / "with-card"
+    more = ["--name", "A: model", "--license", "apache-2.0", "--results", bench.work / "results.json"]
+    bench.run("coda-trainer", ["export", folder, "--hf", out, *more])
+    card = ModelCard.load(out / "README.md", ignore_metadata_errors=False)
+    same("card: library", card.data.library_name, "transformers")
+    same("card: licence", card.data.license, "apache-2.0")
+    [result] = card.data.eval_results
+    found = card.data.model_name, result.dataset_name, result.metric_type, result.metric_value
+    same("card: results", found, ("A: model", "humaneval+", "pass@1", 25.0))
+    return "a card with results, read by huggingface_hub"
 
 
 def container(header: bytes, data: bytes) -> bytes:

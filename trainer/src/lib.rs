@@ -7,6 +7,7 @@
 //! ```
 
 pub mod ahead;
+pub mod card;
 pub mod checkpoint;
 pub mod commands;
 pub mod engine;

@@ -1,11 +1,15 @@
 //! `coda-trainer export`.
 
-use crate::checkpoint::{HfWeights, Store, TokenizerFiles, WeightType, save_model};
+use crate::{
+    card::ModelCard,
+    checkpoint::{HfWeights, Store, TokenizerFiles, WeightType, save_model},
+    model::ModelConfig,
+};
 use clap::Args;
 use coda_cli::{Exit, Failure, print_json, print_text};
 use coda_shards::{
     Specials,
-    commit::{AtomicDir, FileError},
+    commit::{AtomicDir, FileError, write_atomic},
 };
 use serde_json::{Value, json};
 use std::{
@@ -25,6 +29,15 @@ pub(super) struct Export {
     /// The element type of the weights; bf16 halves the size and rounds.
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
     dtype: WeightType,
+    /// The model's name in its card; without it, that of the directory.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The licence of the weights, as the hub names it. The card has none that is not given.
+    #[arg(long, value_name = "ID")]
+    license: Option<String>,
+    /// Results to put into the card: results.json of `eval code`, or what `eval --nll --json` printed.
+    #[arg(long = "results", value_name = "FILE")]
+    results: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -42,6 +55,9 @@ impl Export {
         let failed = |error: FileError| Failure::from_error(Exit::Io, &error);
         let out = AtomicDir::create(&self.hf).map_err(failed)?;
         save_model(out.path(), &config, &params, &tokenizer, self.dtype)?;
+        let card = self.card(&config)?;
+        write_atomic(&out.path().join("README.md"), |file| file.write_all(card.as_bytes()))
+            .map_err(failed)?;
         out.commit().map_err(failed)?;
         if self.json {
             let parameters = config.parameters();
@@ -50,6 +66,18 @@ impl Export {
             print_text(&format!("{} -> {}\n", dir.display(), self.hf.display()))?;
         }
         Ok(Exit::Done)
+    }
+}
+
+impl Export {
+    /// The model card, from the runs that the checkpoint comes of.
+    fn card(&self, config: &ModelConfig) -> Result<String, Failure> {
+        let own = self.hf.file_name().unwrap_or_default().to_string_lossy();
+        let name = self.name.as_deref().unwrap_or(&own);
+        let mut card = ModelCard::of(&self.checkpoint, name, config)?;
+        card.license = self.license.as_deref();
+        card.results = self.results.iter().map(|path| read_json(path)).collect::<Result<_, _>>()?;
+        Ok(card.render())
     }
 }
 
