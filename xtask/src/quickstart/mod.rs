@@ -1,6 +1,7 @@
 //! `cargo xtask quickstart`: corpora → shards → curriculum → three stages → an infill → a report.
 
 mod corpora;
+mod evaluate;
 mod files;
 mod held_back;
 mod pairs;
@@ -20,6 +21,7 @@ use clap::{Args, ValueEnum};
 use coda_cli::Failure;
 use corpora::Selection;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -85,6 +87,15 @@ impl Places {
             Engine::Xla => self.runs.join("xla"),
         }
     }
+    fn likelihood(&self, stage: &str) -> PathBuf {
+        self.made().join("evaluation").join(format!("{stage}.json"))
+    }
+    fn holes(&self) -> PathBuf {
+        self.made().join("evaluation").join("holes.jsonl")
+    }
+    fn filled(&self) -> PathBuf {
+        self.made().join("evaluation").join("filled")
+    }
     fn run(&self, stage: &str) -> PathBuf {
         self.made().join(stage)
     }
@@ -134,6 +145,7 @@ impl Quickstart {
         steps.run(&places.step("infill"), &question.prefix, &infill, |_| {
             sample::infill(&places.run("post"), &places.options, &question, &infill)
         })?;
+        evaluate(&places, &mut steps)?;
         let report = collect(&places, &question, &infill, steps.seconds)?;
         let page = places.made().join("report.html");
         files::write(&page, report::render(&report).as_bytes())?;
@@ -150,6 +162,29 @@ impl Quickstart {
         }
         coda_cli::print_text(&format!("{}\n", page.display()))
     }
+}
+
+/// Likelihoods of the three models, and holes in functions, filled by the one that has seen code only.
+fn evaluate(places: &Places, steps: &mut Steps) -> Result<(), Failure> {
+    for (stage, name, _) in STAGES {
+        let (manifest, out) = (places.manifest(name), places.likelihood(stage));
+        steps.run(&places.step(&format!("nll-{stage}")), "", &out, |_| {
+            evaluate::likelihood(&manifest, &places.shards(stage), &places.run(stage), &out)
+        })?;
+    }
+    let holes: Vec<String> = evaluate::holes(&unpacked_crates(places)?)?
+        .iter()
+        .map(|hole| json!(hole).to_string() + "\n")
+        .collect();
+    let text = holes.concat();
+    let (path, out) = (places.holes(), places.filled());
+    steps.run(&places.step("fill"), &text, &out.join("samples.jsonl"), |start| {
+        if start == Start::Afresh {
+            files::remove(&out)?;
+        }
+        files::write(&path, text.as_bytes())?;
+        evaluate::fill(&path, &places.run("mid"), &out)
+    })
 }
 
 fn unpacked_crates(places: &Places) -> Result<Vec<unpacked::Unpacked>, Failure> {
@@ -238,18 +273,22 @@ fn collect(
     infill: &Path,
     seconds: Vec<(String, f64)>,
 ) -> Result<Report, Failure> {
-    let selection: Selection = json(&places.corpora().join("selection.json"))?;
+    let selection: Selection = read_json(&places.corpora().join("selection.json"))?;
     let mut stages = Vec::new();
     for (stage, _, title) in STAGES {
         let metrics = places.run(stage).join("metrics.jsonl");
         stages.push(StageReport {
             title: title.to_owned(),
-            index: json(&places.shards(stage).join("index.json"))?,
-            timeline: json(&places.curriculum(stage))?,
+            index: read_json(&places.shards(stage).join("index.json"))?,
+            timeline: read_json(&places.curriculum(stage))?,
             metrics: report::data::metrics(&files::read(&metrics)?)
                 .map_err(|e| Failure::incompatible(format!("{}: {e}", metrics.display())))?,
         });
     }
+    let likelihoods = STAGES.map(|(stage, _, title)| (title, places.likelihood(stage)));
+    let likelihoods: Vec<_> =
+        likelihoods.iter().map(|(title, path)| (*title, path.as_path())).collect();
+    let samples = places.filled().join("samples.jsonl");
     Ok(Report {
         corpora: format!(
             "Made by cargo xtask quickstart on this machine. The corpora are {} that cargo had \
@@ -257,12 +296,13 @@ fn collect(
             selection.summary()
         ),
         stages,
+        evaluation: Some(evaluate::read(&likelihoods, &places.holes(), &samples)?),
         infill: Some(sample::read(infill, question, &places.tokenizer())?),
         seconds,
     })
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     serde_json::from_str(&files::read(path)?)
         .map_err(|e| Failure::incompatible(format!("{} is not as expected: {e}", path.display())))
 }

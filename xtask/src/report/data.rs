@@ -10,6 +10,8 @@ pub(crate) struct Report {
     pub(crate) corpora: String,
     /// The stages in their order.
     pub(crate) stages: Vec<StageReport>,
+    /// What the models are worth on what they have never seen.
+    pub(crate) evaluation: Option<Evaluation>,
     /// The infill, if it was sampled.
     pub(crate) infill: Option<Infill>,
     /// Seconds of every step of the quickstart by name, as far as known.
@@ -109,6 +111,30 @@ pub(crate) struct HeldOut {
     pub(crate) loss: f64,
     pub(crate) nats_per_token: f64,
     pub(crate) rows: u64,
+}
+
+/// Measured after training.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Evaluation {
+    /// For every stage, the likelihood of its held-out rows by strategy.
+    pub(crate) likelihoods: Vec<(String, BTreeMap<String, Nll>)>,
+    /// Bodies of functions that were filled in.
+    pub(crate) filled: Vec<Filled>,
+}
+
+/// What the report uses of a likelihood.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Nll {
+    pub(crate) nats_per_token: f64,
+    pub(crate) bits_per_byte: f64,
+    pub(crate) rows: u64,
+}
+
+/// A hole as it was, and as it came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    pub(crate) original: String,
+    pub(crate) answer: String,
 }
 
 /// A function whose body was masked and filled in.

@@ -2,6 +2,7 @@
 
 mod chart;
 pub(crate) mod data;
+mod evaluation;
 mod infill;
 mod page;
 

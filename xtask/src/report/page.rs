@@ -3,7 +3,7 @@
 use super::{
     chart::{Chart, Series, escape},
     data::{Report, StageReport, Step},
-    infill,
+    evaluation, infill,
 };
 use coda_cli::human;
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
@@ -27,6 +27,9 @@ pub(crate) fn render(report: &Report) -> String {
     html.push_str(&curriculum(&report.stages));
     html.push_str(&losses(&report.stages));
     html.push_str(&throughput(&report.stages));
+    if let Some(found) = &report.evaluation {
+        html.push_str(&evaluation::render(found));
+    }
     html.push_str("<h2>One infill, step by step</h2>");
     match &report.infill {
         Some(infill) => html.push_str(&infill::render(infill)),
@@ -356,7 +359,7 @@ fn thousands(value: u64) -> String {
 mod tests {
     use super::{fall, render, smoothed, thousands};
     use crate::report::{
-        data::{Report, StageReport, metrics},
+        data::{Evaluation, Filled, Nll, Report, StageReport, metrics},
         infill,
     };
 
@@ -402,6 +405,19 @@ mod tests {
         let page = render(&Report {
             corpora: "From 3 < 4 crates.".to_owned(),
             stages: vec![stage()],
+            evaluation: Some(Evaluation {
+                likelihoods: vec![(
+                    "pre-training".to_owned(),
+                    [("s1".to_owned(), Nll { nats_per_token: 1.5, bits_per_byte: 0.75, rows: 9 })]
+                        .into(),
+                )],
+                filled: [("a < b", "a < b"), ("c", "d")]
+                    .map(|(original, answer)| Filled {
+                        original: original.to_owned(),
+                        answer: answer.to_owned(),
+                    })
+                    .into(),
+            }),
             infill: Some(infill::tests::infill()),
             seconds: vec![("build".to_owned(), 65.0)],
         });
@@ -415,6 +431,9 @@ mod tests {
             "1 → 25 %",
             "coda-paper",
             "8.00 → 6.10",
+            "1.500 / 0.750",
+            "1 of 2 bodies",
+            "a &lt; b",
             "One infill, step by step",
             "build 1m 05s",
         ] {
