@@ -4,7 +4,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("coda-random", &[]),
     ("coda-hlo", &[]),
     ("coda-manifests", &[]),
@@ -37,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "coda-stages",
         ],
     ),
+    ("coda-serve", &["coda-cli", "coda-trainer"]),
     ("coda-tests", &[]),
     ("coda-bench-ingest", &["coda-ingest", "coda-manifests", "coda-shards"]),
     ("coda-benches", &["coda-random", "coda-shards", "coda-trainer"]),
@@ -44,7 +45,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
 ];
 
 /// Foreign crates that only some rooms may name, by the start of the crate's name.
-const CONFINED: [(&str, &[&str]); 17] = [
+const CONFINED: [(&str, &[&str]); 19] = [
     ("polars", &["coda-ingest"]),
     ("tikv-jemalloc", &["coda-ingest"]),
     ("arrow2", &["coda-shards"]),
@@ -61,7 +62,9 @@ const CONFINED: [(&str, &[&str]); 17] = [
     ("ring", &["coda-ingest"]),
     ("rustls", &["coda-ingest"]),
     ("seccompiler", &["coda-sandbox"]),
-    ("tokio", &["coda-ingest"]),
+    ("tokio", &["coda-ingest", "coda-serve"]),
+    ("axum", &["coda-serve"]),
+    ("hyper", &["coda-serve"]),
 ];
 
 fn metadata() -> Metadata {
