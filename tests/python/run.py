@@ -32,6 +32,7 @@ from noising import check_noise
 from opening import check_opening
 from package import check_package
 from remote import check_remote
+from serving import check_serving
 from published import check as check_published
 from coda_shards.verify import verify
 
@@ -118,6 +119,7 @@ def check_built(folder: Path, work: Path) -> None:
     say(check_feeding(packed, ShardSet(FROZEN)))
     say(check_noise(packed, pairs))
     say(f"draw: {rows} rows with {positions} masked positions are the same bit for bit")
+    say(check_serving(folder.resolve() / "coda-serve", work.resolve() / "serving"))
     check_that_faults_show(programs, packed, corpus, work)
     say("faults put in on purpose are all named")
 
