@@ -1,7 +1,10 @@
 //! Which room may use which, and which foreign crates live where.
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 /// The arrows between rooms: every package with what it may use of ours when it is built.
 const ARROWS: [(&str, &[&str]); 19] = [
@@ -127,4 +130,29 @@ fn arrow2_stays_in_one_module_of_shards() {
     }
     naming.sort();
     assert_eq!(naming, ["arrow/mod.rs", "arrow/stream.rs"]);
+}
+
+/// `cargo build` after `cargo test` compiles nothing anew only while the tests' own dependencies ask no more
+/// of a shared crate than the programs do.
+#[test]
+fn programs_and_tests_want_the_same_features_of_shared_crates() {
+    let features = |kinds: &str| -> BTreeMap<String, String> {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--workspace", "--prefix", "none"])
+            .args(["--format", "{p};{f}", "--edges", kinds])
+            .output()
+            .expect("cargo runs");
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let lines = String::from_utf8(tree.stdout).expect("text");
+        let pairs = lines.lines().filter_map(|line| line.trim_end_matches(" (*)").split_once(';'));
+        pairs.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+    };
+    let (programs, tests) = (features("normal,build"), features("normal,build,dev"));
+    assert!(programs.len() > 100, "the tree was read");
+    for (package, wanted) in &programs {
+        assert_eq!(
+            wanted, &tests[package],
+            "tests want other features of {package}: name them in the root Cargo.toml"
+        );
+    }
 }

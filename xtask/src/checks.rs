@@ -6,6 +6,7 @@ use clap::Args;
 use coda_cli::{Failure, human};
 use std::{
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -56,10 +57,19 @@ impl Test {
             return Err(Failure::usage(format!("there is no check `{unknown}`"))
                 .hint(format!("the checks are {}", names.join(", "))));
         }
+        let wants = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        // Downloads wait for the network while the compiler works.
+        let mut downloads = (wants("test") && wants("python"))
+            .then(|| thread::spawn(|| plugin::prepare().and(python::prepare())));
         let mut done: Vec<(&str, Duration)> = Vec::new();
         for (name, check) in CHECKS {
-            if !self.only.is_empty() && !self.only.iter().any(|only| only == name) {
+            if !wants(name) {
                 continue;
+            }
+            if name == "test"
+                && let Some(downloads) = downloads.take()
+            {
+                downloads.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
             eprintln!("test: {name}");
             let clock = Instant::now();

@@ -10,10 +10,15 @@ use std::{
     process::Command,
 };
 
-/// Makes the environment if it is not there, builds a shard set, and holds it against Python.
+/// Makes the environment of the cross-checks if it is not there, and gives its interpreter.
+pub(crate) fn prepare() -> Result<PathBuf, Failure> {
+    environment("venv-py", &process::root().join("tests").join("python"))
+}
+
+/// Builds a shard set and holds it against Python.
 pub(crate) fn cross_check() -> Result<(), Failure> {
     let root = process::root();
-    let python = environment("venv-py", &root.join("tests").join("python"))?;
+    let python = prepare()?;
     // Before another process reads the programs, they have to be those of this tree.
     process::build_programs()?;
     let work = target()?.join("python-check");
@@ -40,6 +45,9 @@ pub(crate) struct Judges {
     /// Only these judges; `tests/judges/run.py` lists them, and there is attention-plans.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+    /// Only make their environment: downloads that can go on beside other work.
+    #[arg(long, conflicts_with = "only")]
+    prepare: bool,
 }
 
 impl Judges {
@@ -48,6 +56,9 @@ impl Judges {
         let root = process::root();
         let judges = root.join("tests").join("judges");
         let python = environment("venv-judges", &judges)?;
+        if self.prepare {
+            return Ok(());
+        }
         let mut others = self.only.clone();
         others.retain(|name| name != ATTENTION);
         if others.len() < self.only.len() || self.only.is_empty() {
