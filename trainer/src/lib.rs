@@ -14,6 +14,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod feed;
 pub mod fit;
+pub mod forecast;
 pub mod launch;
 pub mod metrics;
 pub mod model;

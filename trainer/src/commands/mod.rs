@@ -5,6 +5,7 @@ mod check;
 mod engines;
 mod eval;
 mod export;
+mod gpu;
 mod inputs;
 mod inspect;
 mod plan;

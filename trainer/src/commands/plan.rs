@@ -2,6 +2,7 @@
 
 use super::{
     ahead::{Ahead, AheadArgs},
+    gpu::{Calculated, GpuArgs},
     inputs::{ManifestArgs, init_path, recipe_failure},
 };
 use crate::{
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     train_rows: Option<u64>,
     #[command(flatten)]
     ahead: AheadArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -52,6 +55,8 @@ struct Planned {
     seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ahead: Option<Ahead>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<Calculated>,
 }
 
 /// Bytes.
@@ -84,6 +89,7 @@ impl Plan {
         config.check().map_err(|error| Failure::usage(error.to_string()))?;
         let mut planned = planned(&recipe, &config, self.flops_per_second);
         planned.ahead = self.ahead.run(&config, &recipe)?;
+        planned.gpu = self.gpu.run(&config, &recipe, planned.memory.optimizer)?;
         if self.json {
             print_json(&planned)?;
         } else {
@@ -118,6 +124,7 @@ fn planned(recipe: &Recipe, config: &ModelConfig, speed: Option<f64>) -> Planned
         },
         seconds: speed.map(|speed| flops / speed),
         ahead: None,
+        gpu: None,
     }
 }
 
@@ -181,6 +188,9 @@ impl Planned {
         }
         if let Some(ahead) = &self.ahead {
             text += &ahead.text();
+        }
+        if let Some(gpu) = &self.gpu {
+            text += &gpu.text();
         }
         text
     }
