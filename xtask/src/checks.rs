@@ -59,8 +59,13 @@ impl Test {
         }
         let wants = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
         // Downloads wait for the network while the compiler works.
-        let mut downloads = (wants("test") && wants("python"))
-            .then(|| thread::spawn(|| plugin::prepare().and(python::prepare())));
+        let mut downloads = (wants("test") && wants("python")).then(|| {
+            thread::spawn(|| {
+                plugin::prepare()?;
+                plugin::prepare_nvrtc()?;
+                python::prepare().map(drop)
+            })
+        });
         let mut done: Vec<(&str, Duration)> = Vec::new();
         for (name, check) in CHECKS {
             if !wants(name) {
