@@ -1,7 +1,7 @@
 //! What a training step will take on GPUs, calculated before anything runs.
 //!
 //! A [`Job`] (model, batch, optimizer, number of cards) on a [`Card`] gives, for every way of keeping
-//! activations, the largest micro-batch that fits ([`memory`]) and the time of a step ([`time`]). Nothing here
+//! activations, the largest micro-batch that fits ([`Memory`]) and the time of a step ([`Time`]). Nothing here
 //! is measured: every efficiency is an assumption with a name ([`Assumptions`]) that the user may change.
 
 mod card;
