@@ -13,9 +13,18 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// The cargo that runs this program.
+///
+/// It is not told what the outer cargo says of `xtask`: build scripts that watch such variables (ring's)
+/// would run again for every other caller, and all that needs them be compiled once more.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -24,14 +24,21 @@ pub(crate) fn program(name: &str) -> Command {
         // …/target/release/deps/flow-0123
         let own = std::env::current_exe().expect("own path");
         let target = own.ancestors().nth(3).expect("a target folder").to_owned();
-        let built = Command::new(env!("CARGO"))
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
             .current_dir(root())
             .args(["build", "--release", "--locked", "--quiet", "--target-dir"])
             .arg(&target)
-            .args(["--workspace", "--exclude", "xtask", "--bins"])
-            .status()
-            .expect("cargo runs");
-        assert!(built.success(), "the programs do not build");
+            .args(["--workspace", "--exclude", "xtask", "--bins"]);
+        // What the outer cargo says of this package: build scripts that watch it (ring's) would run
+        // again, and all that needs them be compiled once more.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| text.starts_with(start)) {
+                cargo.env_remove(&name);
+            }
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "the programs do not build");
         target.join("release")
     });
     let mut command = Command::new(release.join(name));
