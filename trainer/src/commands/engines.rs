@@ -3,6 +3,7 @@
 use crate::{
     engine::{
         CpuEngine, Engine, EngineError, HostLearner, Learner, LearnerSettings,
+        cuda::{self, CudaEngine, CudaLearner},
         xla::{Processes, XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
     },
     fit::{engine_failure, micro_batch, optimizer_settings},
@@ -11,15 +12,16 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure};
+use coda_cuda::CudaError;
 use coda_manifests::{Engine as EngineKey, MeshShape, Recompute, Xla};
 use coda_pjrt::{PjrtError, PluginKind, discover};
 use coda_stages::Recipe;
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 /// What runs the model.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArgs {
-    /// What runs the model; cuda is not in this build yet.
+    /// What runs the model.
     #[arg(long, value_enum, value_name = "ENGINE")]
     engine: Option<EngineArg>,
     /// The PJRT plugin of the XLA engine. Without it: the one that `$PJRT_PLUGIN_LIBRARY_PATH` or
@@ -34,12 +36,12 @@ pub(super) struct EngineArgs {
 /// An engine on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum EngineArg {
-    /// The CPU.
+    /// A CUDA card if there is one that can be used, else the CPU.
     #[default]
     Auto,
     /// The CPU, f32, all cores.
     Cpu,
-    /// Not in this build yet.
+    /// The first NVIDIA card (compute capability 8.0 or later), bf16 with sums in f32.
     Cuda,
     /// Whole programs compiled by XLA, on the devices of a PJRT plugin: TPUs, GPUs, the CPU.
     Xla,
@@ -51,7 +53,8 @@ impl EngineArgs {
         match self.kind(of_manifest) {
             EngineArg::Xla => "xla",
             EngineArg::Cuda => "cuda",
-            EngineArg::Auto | EngineArg::Cpu => "cpu",
+            EngineArg::Auto => auto().0.name(),
+            EngineArg::Cpu => "cpu",
         }
     }
 
@@ -67,9 +70,14 @@ impl EngineArgs {
                 Err(Failure::usage("--plugin and --mesh are options of the XLA engine")
                     .hint("add --engine xla, or leave them out"))
             }
+            EngineArg::Cuda if self.plugin.is_some() || self.mesh.is_some() => {
+                Err(Failure::usage("--plugin and --mesh are options of the XLA engine")
+                    .hint("leave them out, or use --engine xla"))
+            }
+            EngineArg::Cuda => {
+                cuda::probe().map(|_| ()).map_err(|error| cuda_failure(&error.into()))
+            }
             EngineArg::Xla | EngineArg::Auto | EngineArg::Cpu => Ok(()),
-            EngineArg::Cuda => Err(Failure::usage("this build does not have the cuda engine yet")
-                .hint("use --engine cpu, or --engine xla with a plugin for your GPU")),
         }
     }
 
@@ -85,7 +93,9 @@ impl EngineArgs {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
                 Box::new(self.open_xla(config, xla, Processes::alone())?)
             }
-            _ => Box::new(cpu(config, recompute)),
+            EngineArg::Cuda => Box::new(open_cuda(config, recompute)?),
+            EngineArg::Auto if auto().0 == Auto::Cuda => Box::new(open_cuda(config, recompute)?),
+            EngineArg::Auto | EngineArg::Cpu => Box::new(cpu(config, recompute)),
         })
     }
 
@@ -104,10 +114,28 @@ impl EngineArgs {
         processes: &Processes,
     ) -> Result<Box<dyn Learner>, Failure> {
         let settings = LearnerSettings::of(recipe);
-        if self.kind(recipe.engine) != EngineArg::Xla {
-            let engine = cpu(config, recipe.recompute);
-            let rows = micro_batch(recipe) as usize;
-            return Ok(Box::new(HostLearner::new(engine, params, optimizer, settings, rows)));
+        let kind = match self.kind(recipe.engine) {
+            EngineArg::Auto => {
+                let (chosen, why) = auto();
+                eprintln!("engine: {} ({why})", chosen.name());
+                if *chosen == Auto::Cuda { EngineArg::Cuda } else { EngineArg::Cpu }
+            }
+            named => named,
+        };
+        let rows = micro_batch(recipe) as usize;
+        match kind {
+            EngineArg::Cuda => {
+                let engine = open_cuda(config, recipe.recompute)?;
+                let of_optimizer = optimizer_settings(&recipe.optimizer);
+                return CudaLearner::new(engine, params, optimizer, &of_optimizer, settings, rows)
+                    .map(|learner| Box::new(learner) as Box<dyn Learner>)
+                    .map_err(|error| cuda_failure(&error));
+            }
+            EngineArg::Cpu | EngineArg::Auto => {
+                let engine = cpu(config, recipe.recompute);
+                return Ok(Box::new(HostLearner::new(engine, params, optimizer, settings, rows)));
+            }
+            EngineArg::Xla => {}
         }
         let failed = |error: EngineError| engine_failure(&error);
         let rows = rows_of_a_pass(recipe).map_err(failed)?;
@@ -157,11 +185,58 @@ impl EngineArgs {
 }
 
 fn cpu(config: &ModelConfig, recompute: Recompute) -> CpuEngine {
-    let policy = match recompute {
+    CpuEngine::new(config.clone(), policy(recompute))
+}
+
+fn policy(recompute: Recompute) -> RecomputePolicy {
+    match recompute {
         Recompute::None => RecomputePolicy::None,
         Recompute::Layer => RecomputePolicy::Layer,
+    }
+}
+
+/// What `auto` stands for on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Auto {
+    Cuda,
+    Cpu,
+}
+
+impl Auto {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// What `auto` stands for, and why; found out once.
+fn auto() -> &'static (Auto, String) {
+    static FOUND: OnceLock<(Auto, String)> = OnceLock::new();
+    FOUND.get_or_init(|| match cuda::probe() {
+        Ok(card) => (Auto::Cuda, card.name),
+        Err(error) => (Auto::Cpu, error.to_string()),
+    })
+}
+
+fn open_cuda(config: &ModelConfig, recompute: Recompute) -> Result<CudaEngine, Failure> {
+    CudaEngine::open(config, policy(recompute)).map_err(|error| cuda_failure(&error))
+}
+
+/// A driver, card or library that is missing is a matter of usage, as is a model without kernels.
+fn cuda_failure(error: &EngineError) -> Failure {
+    let exit = match error {
+        EngineError::CudaShape(_) => Exit::Usage,
+        EngineError::Cuda(error) => match **error {
+            CudaError::NoLibrary { .. } | CudaError::NoDevice | CudaError::OldDevice { .. } => {
+                Exit::Usage
+            }
+            _ => Exit::Incompatible,
+        },
+        _ => Exit::Incompatible,
     };
-    CpuEngine::new(config.clone(), policy)
+    Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
 /// A plugin that is missing is a matter of usage; one that fails does not fit the machine.

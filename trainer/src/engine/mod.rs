@@ -1,10 +1,11 @@
 //! Engines: what turns a batch into a loss and gradients.
 //!
 //! All engines read the same [`Batch`], work on the same [`Params`] and are held to the same
-//! references: [`CpuEngine`] and [`xla::XlaEngine`].
+//! references: [`CpuEngine`], [`cuda::CudaEngine`] and [`xla::XlaEngine`].
 
 mod cpu;
 mod cpu_decoder;
+pub mod cuda;
 mod decoder;
 mod learner;
 pub mod xla;
@@ -70,6 +71,12 @@ pub enum EngineError {
     /// A plugin refused a program or its arguments.
     #[error(transparent)]
     Xla(Box<coda_pjrt::PjrtError>),
+    /// A card refused something.
+    #[error(transparent)]
+    Cuda(Box<coda_cuda::CudaError>),
+    /// A model that the CUDA engine has no kernels for.
+    #[error("the cuda engine cannot run this model: {0}")]
+    CudaShape(String),
 }
 
 impl EngineError {
@@ -89,8 +96,16 @@ impl EngineError {
             ),
             Self::Launch(error) => error.hint(),
             Self::Xla(error) => error.hint(),
+            Self::Cuda(error) => error.hint(),
+            Self::CudaShape(_) => Some("use --engine cpu or --engine xla".to_owned()),
             Self::Batch(_) | Self::Tape(_) => None,
         }
+    }
+}
+
+impl From<coda_cuda::CudaError> for EngineError {
+    fn from(error: coda_cuda::CudaError) -> Self {
+        Self::Cuda(Box::new(error))
     }
 }
 

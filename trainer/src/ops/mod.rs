@@ -29,6 +29,7 @@ pub use embed::embed;
 pub use linear::linear;
 pub(crate) use matmul::{View, ViewMut, matmul};
 pub use norm::rms_norm;
+pub(crate) use recompute::run_backward;
 pub use recompute::{Block, recompute};
 pub use rope::{Rotary, head_norm_rope};
 pub use swiglu::swiglu;

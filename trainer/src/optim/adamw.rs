@@ -41,15 +41,15 @@ struct Tensor {
 
 /// What one step multiplies by, rounded once.
 #[derive(Clone, Copy)]
-struct Factors {
-    beta1: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    eps: f32,
-    step_size: f32,
-    root_of_correction: f32,
-    keep: f32,
+pub(crate) struct Factors {
+    pub(crate) beta1: f32,
+    pub(crate) one_minus_beta1: f32,
+    pub(crate) beta2: f32,
+    pub(crate) one_minus_beta2: f32,
+    pub(crate) eps: f32,
+    pub(crate) step_size: f32,
+    pub(crate) root_of_correction: f32,
+    pub(crate) keep: f32,
 }
 
 impl AdamW {
@@ -128,7 +128,7 @@ impl AdamW {
 
 #[allow(clippy::cast_possible_truncation, reason = "parameters and state are f32")]
 impl Factors {
-    fn at(settings: &AdamWSettings, step: u64, lr: f64, decay: f64) -> Self {
+    pub(crate) fn at(settings: &AdamWSettings, step: u64, lr: f64, decay: f64) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         Self {
             beta1: settings.beta1 as f32,

@@ -10,6 +10,7 @@ mod clip;
 mod state;
 
 pub use adafactor::{Adafactor, AdafactorSettings};
+pub(crate) use adamw::Factors as AdamWFactors;
 pub use adamw::{AdamW, AdamWSettings};
 pub use clip::{clip_scale, global_norm, scale};
 pub use state::{StateError, StateTensor};

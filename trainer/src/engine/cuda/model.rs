@@ -1,0 +1,160 @@
+//! The model on a card: the same layers as [`crate::model::Network`], from the card's operations.
+
+use super::{
+    batch::Ready,
+    ops::{self, Rope, Shared},
+    tape::{Run, Var},
+    weights::{Places, Weight},
+};
+use crate::{
+    model::{ModelConfig, RecomputePolicy},
+    ops::{Cpu, NoneTape, OwnedTape, Tape},
+};
+use coda_cuda::{AttentionSizes, Block, CudaError};
+use std::rc::Rc;
+
+/// Parameters as the forward pass needs them.
+#[derive(Debug)]
+pub(super) struct Network {
+    embedding: Weight,
+    layers: Vec<Layer>,
+    norm: Weight,
+    pub(super) head: Weight,
+    eps: f32,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    input_norm: Weight,
+    q: Weight,
+    k: Weight,
+    v: Weight,
+    q_norm: Weight,
+    k_norm: Weight,
+    o: Weight,
+    post_norm: Weight,
+    gate: Weight,
+    up: Weight,
+    down: Weight,
+}
+
+/// What all layers share for one batch.
+#[derive(Clone)]
+struct Setting {
+    run: Rc<Run>,
+    sizes: AttentionSizes,
+    rope: Rc<Rope>,
+    ranges: Option<Shared>,
+    eps: f32,
+}
+
+impl Network {
+    /// The parameters in `weights`, with gradients in `grads` if there is to be a backward pass.
+    #[allow(clippy::cast_possible_truncation, reason = "the model computes in f32")]
+    pub(super) fn new(
+        config: &ModelConfig,
+        places: &Places,
+        weights: &Rc<Block>,
+        grads: Option<&Rc<Block>>,
+    ) -> Self {
+        let mut indices = 0..places.len();
+        let mut weight = || {
+            let index = indices.next().expect("the layout is that of the config");
+            Weight::new(places, index, weights, grads)
+        };
+        let embedding = weight();
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| Layer {
+                input_norm: weight(),
+                q: weight(),
+                k: weight(),
+                v: weight(),
+                q_norm: weight(),
+                k_norm: weight(),
+                o: weight(),
+                post_norm: weight(),
+                gate: weight(),
+                up: weight(),
+                down: weight(),
+            })
+            .collect();
+        let norm = weight();
+        let head = if config.tie_word_embeddings { embedding.clone() } else { weight() };
+        Self { embedding, layers, norm, head, eps: config.rms_norm_eps as f32 }
+    }
+
+    /// The final hidden states `[B·L, D]`, after the last norm.
+    pub(super) fn hidden<T: Tape>(
+        &self,
+        tape: &mut T,
+        run: &Rc<Run>,
+        config: &ModelConfig,
+        batch: &Ready,
+        rope: &Rc<Rope>,
+        policy: RecomputePolicy,
+    ) -> Result<Var, CudaError> {
+        let setting = Setting {
+            run: Rc::clone(run),
+            sizes: AttentionSizes {
+                rows: batch.rows,
+                len: batch.len,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head: config.head_dim,
+            },
+            rope: Rc::clone(rope),
+            ranges: batch.ranges.clone(),
+            eps: self.eps,
+        };
+        let mut x = ops::embed(tape, run, &self.embedding, &batch.ids, &batch.by_id)?;
+        for layer in &self.layers {
+            x = match policy {
+                RecomputePolicy::None => layer.forward(tape, &setting, &x)?,
+                RecomputePolicy::Layer => recompute(tape, layer, &setting, &x)?,
+            };
+        }
+        ops::rms_norm(tape, run, &x, &self.norm, self.eps)
+    }
+}
+
+impl Layer {
+    fn forward<T: Tape>(&self, tape: &mut T, setting: &Setting, x: &Var) -> Result<Var, CudaError> {
+        let Setting { run, sizes, rope, ranges, eps } = setting;
+        let h = ops::rms_norm(tape, run, x, &self.input_norm, *eps)?;
+        let q = ops::linear(tape, run, &h, &self.q, None)?;
+        let q = ops::head_norm_rope(tape, run, &q, &self.q_norm, *eps, rope)?;
+        let k = ops::linear(tape, run, &h, &self.k, None)?;
+        let k = ops::head_norm_rope(tape, run, &k, &self.k_norm, *eps, rope)?;
+        let v = ops::linear(tape, run, &h, &self.v, None)?;
+        let a = ops::attention(tape, run, [&q, &k, &v], *sizes, ranges.as_ref())?;
+        let x = ops::linear(tape, run, &a, &self.o, Some(x))?;
+        let h = ops::rms_norm(tape, run, &x, &self.post_norm, *eps)?;
+        let gate = ops::linear(tape, run, &h, &self.gate, None)?;
+        let up = ops::linear(tape, run, &h, &self.up, None)?;
+        let f = ops::swiglu(tape, run, &gate, &up)?;
+        ops::linear(tape, run, &f, &self.down, Some(&x))
+    }
+}
+
+/// Runs a layer without recording its inside; the backward pass runs it once more on a tape of its
+/// own. The kernels give the same bits again, so the gradients are those of the plain run.
+fn recompute<T: Tape>(
+    tape: &mut T,
+    layer: &Layer,
+    setting: &Setting,
+    x: &Var,
+) -> Result<Var, CudaError> {
+    let out = layer.forward(&mut NoneTape, setting, x)?;
+    let (layer, setting, x, y) = (layer.clone(), setting.clone(), x.clone(), out.clone());
+    let run = Rc::clone(&setting.run);
+    run.backward(tape, move |card| {
+        let inner_x = x.detached();
+        let mut inner = OwnedTape::<f32, Cpu>::default();
+        let inner_y = layer.forward(&mut inner, &setting, &inner_x)?;
+        inner_y.add_grad(card, y.take_grad(card)?)?;
+        drop(inner_y);
+        setting.run.run_backward(inner)?;
+        x.add_grad(card, inner_x.take_grad(card)?)
+    });
+    Ok(out)
+}

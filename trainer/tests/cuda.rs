@@ -1,0 +1,259 @@
+//! The CUDA engine against the CPU engine. No card is here: the kernels' own text runs on the
+//! emulator (`trainer/cuda/emulator`), behind the same calls of driver, NVRTC and cuBLASLt.
+//!
+//! The engine stores activations in bf16, so it is held to what bf16 allows: 1e-3 for the loss, 2e-2
+//! in the relative Euclidean norm for each gradient.
+
+use coda_trainer::{
+    engine::{
+        Batch, CpuEngine, Engine, HostLearner, Learner, LearnerSettings, StepInput,
+        cuda::{CudaEngine, CudaLearner},
+    },
+    model::{Grads, ModelConfig, Params, RecomputePolicy},
+    optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
+};
+
+const MASK: u32 = 95;
+
+fn config(tied: bool) -> ModelConfig {
+    ModelConfig {
+        hidden_size: 64,
+        num_hidden_layers: 2,
+        intermediate_size: 96,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 64,
+        vocab_size: 104,
+        rope_theta: 1e4,
+        rms_norm_eps: 1e-6,
+        tie_word_embeddings: tied,
+        mask_token_id: Some(MASK),
+    }
+}
+
+/// Weights far from their start, of the size that trained ones have, rounded to bf16: what both
+/// engines begin with is the same.
+fn params(config: &ModelConfig) -> Params {
+    let mut params = Params::init(config, 5);
+    for (at, values) in params.slices_mut().into_iter().enumerate() {
+        for (i, value) in values.iter_mut().enumerate() {
+            *value += 0.05 * ((at * 31 + i * 7) as f32).sin();
+            *value = half::bf16::from_f32(*value).to_f32();
+        }
+    }
+    params
+}
+
+fn index(value: usize) -> u32 {
+    u32::try_from(value).expect("a small number")
+}
+
+fn batch(rows: usize, len: usize, documents: bool, seed: usize) -> Batch {
+    let clean: Vec<u32> = (0..rows * len).map(|i| index((i * 37 + seed * 11) % 95)).collect();
+    let masked = |i: usize| (i * 2_654_435_761 + seed * 97) % 100 < 45;
+    let noised = clean.iter().enumerate().map(|(i, &id)| if masked(i) { MASK } else { id });
+    Batch {
+        rows,
+        len,
+        noised_ids: noised.collect(),
+        sigma: (0..rows).map(|row| 0.3 + 0.1 * row as f64).collect(),
+        segment_ids: documents.then(|| (0..rows * len).map(|i| index((i % len) / 7)).collect()),
+        input_ids: clean,
+    }
+}
+
+fn open(config: &ModelConfig, recompute: RecomputePolicy) -> CudaEngine {
+    coda_cuda::look_in(coda_cuda_emulator::folder());
+    CudaEngine::open(config, recompute).expect("the emulator's card")
+}
+
+fn distance(ours: &[f32], right: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let apart = norm(&mut ours.iter().zip(right).map(|(a, b)| f64::from(a - b)));
+    apart / norm(&mut right.iter().map(|&v| f64::from(v))).max(1e-30)
+}
+
+#[test]
+fn loss_gradients_and_logits_are_those_of_the_cpu_engine() {
+    for (tied, documents, rows, len) in
+        [(true, false, 2, 70), (false, true, 3, 29), (true, true, 1, 2)]
+    {
+        let config = config(tied);
+        let params = params(&config);
+        let batch = batch(rows, len, documents, 1);
+        let denominator = (rows * len) as f64;
+        let mut cpu = CpuEngine::new(config.clone(), RecomputePolicy::None);
+        let mut right = Grads::zeros(&params);
+        let expected =
+            cpu.loss_and_grads(&params, &batch, MASK, denominator, &mut right).expect("cpu");
+        let run = |recompute| {
+            let mut cuda = open(&config, recompute);
+            let mut ours = Grads::zeros(&params);
+            let found =
+                cuda.loss_and_grads(&params, &batch, MASK, denominator, &mut ours).expect("cuda");
+            (cuda, ours, found)
+        };
+        let (mut cuda, ours, found) = run(RecomputePolicy::None);
+        let apart = (found.loss / expected.loss - 1.0).abs();
+        assert!(apart < 1e-3, "{found:?} {expected:?}");
+        assert_eq!(found.scored, expected.scored);
+        for (index, (name, ..)) in params.iter().enumerate() {
+            let apart = distance(ours.get(index), right.get(index));
+            assert!(apart < 2e-2, "{name}: {apart}");
+        }
+        let (_, again, found_again) = run(RecomputePolicy::Layer);
+        assert_eq!(found_again, found, "recomputation changes nothing");
+        assert!(again == ours, "recomputation changes no bit of a gradient");
+
+        let alone = cuda.loss(&params, &batch, MASK, denominator).expect("cuda");
+        assert_eq!(alone, found);
+        let logits = cuda.logits(&params, &batch.noised(), None).expect("cuda");
+        let right = cpu.logits(&params, &batch.noised(), None).expect("cpu");
+        assert!(distance(&logits, &right) < 1e-2);
+        let some = cuda.logits(&params, &batch.noised(), Some(&[1, 0])).expect("cuda");
+        let v = config.vocab_size;
+        assert_eq!(some, [&logits[v..2 * v], &logits[..v]].concat());
+    }
+}
+
+#[test]
+fn gradients_of_parts_add_up_and_no_token_scored_is_no_loss() {
+    let config = config(true);
+    let params = params(&config);
+    let whole = batch(2, 20, false, 3);
+    let mut cuda = open(&config, RecomputePolicy::None);
+    let mut once = Grads::zeros(&params);
+    let loss = cuda.loss_and_grads(&params, &whole, MASK, 40.0, &mut once).expect("cuda").loss;
+    let mut twice = once.clone();
+    let again = cuda.loss_and_grads(&params, &whole, MASK, 40.0, &mut twice).expect("cuda").loss;
+    assert_eq!(loss.to_bits(), again.to_bits());
+    for (once, twice) in once.slices_mut().iter().zip(twice.slices_mut()) {
+        assert!(once.iter().zip(twice).all(|(a, b)| (2.0 * a).to_bits() == b.to_bits()));
+    }
+    let unmasked = Batch { noised_ids: whole.input_ids.clone(), ..whole };
+    let mut none = Grads::zeros(&params);
+    let output = cuda.loss_and_grads(&params, &unmasked, MASK, 40.0, &mut none).expect("cuda");
+    assert_eq!((output.scored, output.loss.to_bits()), (0, 0.0_f64.to_bits()));
+    assert!(none == Grads::zeros(&params));
+    let wrong = Batch { input_ids: vec![200; 40], noised_ids: vec![200; 40], ..unmasked };
+    let error = cuda.loss(&params, &wrong, MASK, 40.0).unwrap_err().to_string();
+    assert!(error.contains("id 200"), "{error}");
+}
+
+fn settings(kind: &str) -> OptimizerSettings {
+    match kind {
+        "adamw" => OptimizerSettings::AdamW(AdamWSettings {
+            weight_decay: 0.1,
+            // Without it the direction of a tiny gradient would be one of rounding.
+            eps: 1e-3,
+            ..AdamWSettings::default()
+        }),
+        _ => OptimizerSettings::Adafactor(AdafactorSettings {
+            weight_decay: 0.01,
+            ..AdafactorSettings::default()
+        }),
+    }
+}
+
+/// Losses and norms of some steps.
+fn train(learner: &mut dyn Learner, passes: usize, steps: usize) -> Vec<[f64; 2]> {
+    let mut seen = Vec::new();
+    for step in 0..steps {
+        let batches: Vec<Batch> =
+            (0..passes).map(|pass| batch(4 / passes, 24, true, step * 3 + pass)).collect();
+        let input = StepInput { batches: &batches, mask_id: MASK, denominator: 96.0, lr: 3e-3 };
+        let output = learner.step(&input).expect("a step");
+        assert!(output.applied);
+        assert_eq!(output.row_sums.len(), 4);
+        seen.push([output.loss, output.norm]);
+    }
+    seen
+}
+
+#[test]
+fn steps_are_those_of_the_cpu_engine() {
+    for (kind, passes, bf16_weights) in
+        [("adamw", 1, false), ("adafactor", 2, false), ("adamw", 2, true)]
+    {
+        let config = config(kind == "adamw");
+        let of_optimizer = settings(kind);
+        let start = params(&config);
+        let fresh = || Optimizer::new(&of_optimizer, start.layout());
+        let settings = LearnerSettings { grad_clip: Some(1.0), bf16_weights };
+        let cpu = CpuEngine::new(config.clone(), RecomputePolicy::None);
+        let mut host = HostLearner::new(cpu, start.clone(), fresh(), settings, 4 / passes);
+        let expected = train(&mut host, passes, 6);
+        let engine = open(&config, RecomputePolicy::None);
+        let mut learner =
+            CudaLearner::new(engine, start.clone(), fresh(), &of_optimizer, settings, 4 / passes)
+                .expect("a learner");
+        let found = train(&mut learner, passes, 6);
+        for ([loss, norm], [right_loss, right_norm]) in found.iter().zip(&expected) {
+            assert!((loss / right_loss - 1.0).abs() < 2e-3, "{kind}: {found:?} {expected:?}");
+            assert!((norm / right_norm - 1.0).abs() < 2e-2, "{kind}: {found:?} {expected:?}");
+        }
+        let (params, optimizer) = learner.state().expect("the state").expect("it is here");
+        let (right, right_state) = host.state().expect("the state").expect("it is here");
+        for ((name, _, ours), ((_, _, right), (_, _, start))) in
+            params.iter().zip(right.iter().zip(start.iter()))
+        {
+            let moved = distance(start, right);
+            let apart = distance(ours, right);
+            assert!(apart < 0.1 * moved + 1e-3, "{kind} {name}: {apart} of {moved}");
+            if bf16_weights {
+                let rounded = |v: &f32| half::bf16::from_f32(*v).to_f32().to_bits() == v.to_bits();
+                assert!(ours.iter().all(rounded), "{name} is bf16");
+            }
+        }
+        assert_eq!(optimizer.steps(), 6);
+        for (ours, right) in optimizer.state().iter().zip(right_state.state()) {
+            assert_eq!(ours.name, right.name);
+            assert!(distance(ours.values, right.values) < 5e-2, "{kind} {}", ours.name);
+        }
+    }
+}
+
+#[test]
+fn a_step_like_the_one_before_allocates_nothing() {
+    let config = config(false);
+    let of_optimizer = settings("adafactor");
+    let start = params(&config);
+    let optimizer = Optimizer::new(&of_optimizer, start.layout());
+    let settings = LearnerSettings { grad_clip: Some(1.0), bf16_weights: false };
+    let engine = open(&config, RecomputePolicy::Layer);
+    let mut learner =
+        CudaLearner::new(engine, start, optimizer, &of_optimizer, settings, 2).expect("a learner");
+    let batches = [batch(2, 24, true, 1), batch(2, 24, true, 2)];
+    let mut step = || {
+        let input = StepInput { batches: &batches, mask_id: MASK, denominator: 96.0, lr: 1e-3 };
+        learner.step(&input).expect("a step");
+        learner.usage()
+    };
+    let first = step();
+    let second = step();
+    assert_eq!(first.in_use, second.in_use, "a step leaves nothing behind");
+    for _ in 0..3 {
+        assert_eq!(step(), second);
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_changes_nothing() {
+    let config = config(true);
+    let of_optimizer = settings("adamw");
+    let start = params(&config);
+    let optimizer = Optimizer::new(&of_optimizer, start.layout());
+    let settings = LearnerSettings { grad_clip: None, bf16_weights: false };
+    let engine = open(&config, RecomputePolicy::None);
+    let mut learner =
+        CudaLearner::new(engine, start.clone(), optimizer, &of_optimizer, settings, 2)
+            .expect("a learner");
+    let batches = [batch(2, 24, true, 1)];
+    // 0 / 0: what a broken denominator gives.
+    let input = StepInput { batches: &batches, mask_id: MASK, denominator: 0.0, lr: 1e-3 };
+    let output = learner.step(&input).expect("a step");
+    assert!(!output.applied && !output.loss.is_finite());
+    let (params, optimizer) = learner.state().expect("the state").expect("it is here");
+    assert!(params.iter().zip(start.iter()).all(|(ours, right)| ours == right));
+    assert_eq!(optimizer.steps(), 0);
+}

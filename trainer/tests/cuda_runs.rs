@@ -1,0 +1,106 @@
+//! Whole runs on `--engine cuda` with the emulator in place of a card, beside the same runs on
+//! `--engine cpu`, and what is said where there is no card.
+
+mod common;
+
+use assert_cmd::Command;
+use common::{World, read_json};
+use serde_json::Value;
+
+/// A shape that the kernels are made for.
+const SHAPE: [&str; 4] =
+    ["model.head_dim=64", "model.vocab_size=48", "model.hidden_size=32", "train.steps=8"];
+
+fn emulated(world: &World, args: &[&str]) -> Command {
+    let mut command = world.command(args);
+    command
+        .env(coda_cuda_emulator::LIBRARIES, coda_cuda_emulator::folder())
+        .env("CODA_CUDA_CACHE", world.path("kernels"));
+    command
+}
+
+fn train(world: &World, out: &str, more: &[&str]) -> Value {
+    let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--json", "--out", out];
+    let args = [&run[..], &["--engine", "cuda"], &SHAPE, more].concat();
+    let output = emulated(world, &args).assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).expect("a JSON object")
+}
+
+fn losses(world: &World, out: &str) -> Vec<f64> {
+    world.metrics(out).iter().filter_map(|line| line["loss"].as_f64()).collect()
+}
+
+fn assert_close(ours: &[f64], right: &[f64]) {
+    assert_eq!(ours.len(), right.len());
+    for (ours, right) in ours.iter().zip(right) {
+        assert!((ours / right - 1.0).abs() < 3e-3, "{ours} {right}");
+    }
+}
+
+#[test]
+fn a_run_gives_the_losses_of_the_cpu_engine_and_resumes_bit_by_bit() {
+    let world = World::new();
+    let keys = ["train.document_attention=true"];
+    world.train("cpu", &[&SHAPE[..], &keys].concat());
+    let summary = train(&world, "cuda", &keys);
+    assert_eq!(summary["step"], 8);
+    assert_close(&losses(&world, "cuda"), &losses(&world, "cpu"));
+    assert_eq!(read_json(&world.path("cuda/run.json"))["engine"], "cuda");
+
+    train(&world, "cut", &["--stop-after", "3", keys[0]]);
+    train(&world, "cut", &keys);
+    assert_eq!(world.metrics("cut"), world.metrics("cuda"), "every bit of every loss");
+    assert!(world.state("cut", 8) == world.state("cuda", 8));
+}
+
+#[test]
+fn checkpoints_pass_between_engines() {
+    let world = World::new();
+    world.train("cpu", &SHAPE);
+    world.train("mixed", &[&SHAPE[..], &["--stop-after", "3"]].concat());
+    train(&world, "mixed", &["--stop-after", "6"]);
+    world.train("mixed", &SHAPE);
+    assert_close(&losses(&world, "mixed"), &losses(&world, "cpu"));
+}
+
+#[test]
+fn auto_takes_a_card_that_is_there() {
+    let world = World::new();
+    let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--out", "auto"];
+    let args = [&run[..], &SHAPE, &["train.steps=1"]].concat();
+    let assert = emulated(&world, &args).assert().success();
+    let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+    assert!(error.contains("engine: cuda (emulated card)"), "{error}");
+    let assert = world.command(&args).env_remove("CODA_CUDA_LIBRARIES").assert();
+    let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+    assert!(error.contains("engine: cpu (libcuda.so.1 is not on this machine"), "{error}");
+}
+
+#[test]
+fn what_a_card_cannot_do_is_told_in_one_line() {
+    let world = World::new();
+    let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--engine", "cuda"];
+    let refused = |command: &mut Command, code: i32| {
+        let assert = command.assert().code(code);
+        String::from_utf8(assert.get_output().stderr.clone()).expect("text")
+    };
+    // No card: before the run's folder is touched.
+    let args = [&run[..], &["--out", "none"], &SHAPE].concat();
+    let error = refused(&mut world.command(&args), 2);
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(lines[0].contains("libcuda.so.1 is not on this machine"), "{error}");
+    assert!(lines[1].starts_with("hint: ") && lines.len() == 2, "{error}");
+    assert!(!world.path("none").exists());
+    // A shape without kernels.
+    let error = refused(&mut emulated(&world, &[&run[..], &["--out", "a"]].concat()), 2);
+    assert!(error.contains("cannot run this model"), "{error}");
+    // A card that is full.
+    let mut command = emulated(&world, &[&run[..], &["--out", "b"], &SHAPE].concat());
+    command.env(coda_cuda_emulator::MEMORY, "33600000");
+    let error = refused(&mut command, 4);
+    assert!(error.contains("no room") && error.contains("train.micro_batch"), "{error}");
+    // Options of another engine.
+    let more = ["--out", "c", "--mesh", "fsdp=2"];
+    let error = refused(&mut emulated(&world, &[&run[..], &more].concat()), 2);
+    assert!(error.contains("options of the XLA engine"), "{error}");
+}
