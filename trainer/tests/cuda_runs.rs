@@ -62,6 +62,20 @@ fn a_run_gives_the_losses_of_the_cpu_engine_and_resumes_bit_by_bit() {
 }
 
 #[test]
+fn kernels_that_were_kept_and_cannot_be_loaded_are_compiled_anew() {
+    let world = World::new();
+    train(&world, "first", &["train.steps=1"]);
+    let kept = std::fs::read_dir(world.path("kernels")).expect("kept kernels");
+    let kept: Vec<_> = kept.map(|entry| entry.expect("an entry").path()).collect();
+    assert!(!kept.is_empty());
+    for path in &kept {
+        std::fs::write(path, "/nowhere/kernels.so\0").expect("written");
+    }
+    train(&world, "second", &["train.steps=1"]);
+    assert_eq!(losses(&world, "first"), losses(&world, "second"));
+}
+
+#[test]
 fn checkpoints_pass_between_engines() {
     let world = World::new();
     world.train("cpu", &SHAPE);

@@ -108,8 +108,19 @@ impl KernelFile {
         {
             return Ok(code);
         }
+        self.compiled_anew(arch, Some(folder))
+    }
+
+    /// As [`KernelFile::compiled`], whatever the folder has: it gets the new code.
+    ///
+    /// # Errors
+    /// As [`KernelFile::compile`].
+    pub fn compiled_anew(&self, arch: &str, folder: Option<&Path>) -> Result<Vec<u8>, CudaError> {
         let code = self.compile(arch)?;
-        if fs::create_dir_all(folder).is_ok() {
+        if let Some(folder) = folder
+            && fs::create_dir_all(folder).is_ok()
+        {
+            let path = folder.join(format!("{}.cubin", self.key(arch, nvrtc_version()?)));
             let _ = write_atomic(&path, |out| out.write_all(&code));
         }
         Ok(code)

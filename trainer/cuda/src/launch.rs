@@ -150,10 +150,14 @@ impl Kernels {
             return Ok(*module);
         }
         let file = KERNEL_FILES.iter().find(|known| known.name == file).expect("a file of ours");
-        let code = file.compiled(&self.arch, self.cache.as_deref())?;
         // SAFETY: NVRTC made the code, whole.
-        let module = unsafe { module::load_data(code.as_ptr().cast()) }
-            .map_err(refused("cuModuleLoadData"))?;
+        let load = |code: Vec<u8>| unsafe { module::load_data(code.as_ptr().cast()) };
+        let module = match load(file.compiled(&self.arch, self.cache.as_deref())?) {
+            Ok(module) => module,
+            // What was kept is damaged, or was made for what is no longer there.
+            Err(_) => load(file.compiled_anew(&self.arch, self.cache.as_deref())?)
+                .map_err(refused("cuModuleLoadData"))?,
+        };
         state.modules.insert(file.name, module);
         Ok(module)
     }
