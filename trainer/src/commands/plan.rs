@@ -132,14 +132,8 @@ fn planned(recipe: &Recipe, config: &ModelConfig, speed: Option<f64>) -> Planned
 /// products over the whole row. The head counts in full although only scored positions use it;
 /// recomputation adds one more forward through the layers.
 fn flops_per_token(recipe: &Recipe, config: &ModelConfig) -> f64 {
-    let matrices = |name: &str| !name.contains("embed_tokens");
-    let in_matrices: usize = layout(config)
-        .iter()
-        .filter(|tensor| tensor.shape.len() == 2 && matrices(&tensor.name))
-        .map(crate::optim::TensorShape::elements)
-        .sum();
+    let body = config.layer_matrices();
     let head = config.vocab_size * config.hidden_size;
-    let body = in_matrices - if config.tie_word_embeddings { 0 } else { head };
     let row = recipe.row_length as usize;
     let attention = 2 * row * config.query_width() * config.num_hidden_layers;
     let passes = if recipe.recompute == Recompute::Layer { 4.0 } else { 3.0 };

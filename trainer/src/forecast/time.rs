@@ -93,7 +93,9 @@ impl Job<'_> {
 
     /// Operations that the model needs for a token, forward and backward, whatever is computed again.
     pub(super) fn model_flops_per_token(&self) -> f64 {
-        3.0 * (2.0 * self.body() + self.attention_per_token() + self.scored * self.head_per_token())
+        3.0 * (2.0 * self.model.layer_matrices() as f64
+            + self.attention_per_token()
+            + self.scored * self.head_per_token())
     }
 
     pub(super) fn time(&self, keep: Keep, card: &Card, assumed: &Assumptions) -> Time {
@@ -101,7 +103,7 @@ impl Job<'_> {
         let again = if keep == Keep::Inputs { 1.0 } else { 0.0 };
         let gemm = card.flops * assumed.gemm;
         let memory = card.bandwidth * assumed.bandwidth;
-        let products = tokens * (3.0 + again) * 2.0 * self.body() / gemm;
+        let products = tokens * (3.0 + again) * 2.0 * self.model.layer_matrices() as f64 / gemm;
         let head = tokens * self.scored * 3.0 * self.head_per_token() / gemm;
         // Backward has five products where forward has two.
         let attention = tokens * self.attention_per_token() / card.flops
@@ -144,18 +146,16 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            Card, Keep,
-            tests::{coda, job},
-        },
+        super::{Card, Keep, tests::job},
         Assumptions,
     };
+    use crate::model::config::published;
 
     /// Gigaoperations a token of this shape, forward and backward with the head in full, as computed elsewhere
     /// from the published shape.
     #[test]
     fn operations_of_the_published_shape() {
-        let model = coda();
+        let model = published();
         for (length, giga) in [(1024, 11.0), (2048, 11.7), (4096, 13.1), (8192, 16.0)] {
             let found = job(&model, length, 1).model_flops_per_token() / 1e9;
             assert!((found - giga).abs() < 0.06, "{length}: {found}");
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_step_by_hand() {
         // One row of 8192 tokens on a card that does all of its rates: 64 rows are 524,288 tokens.
-        let model = coda();
+        let model = published();
         let card = Card::named("h200").unwrap();
         let perfect = Assumptions {
             gemm: 1.0,

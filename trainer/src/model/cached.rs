@@ -66,8 +66,8 @@ impl Network {
         ids.resize(ids.len() + padding, 0);
         let windows = rows.iter().flat_map(|row| row.window.clone());
         let rotary = rotary.at(windows.chain(std::iter::repeat_n(0, padding)));
-        let mut x = embed(tape, &self.embedding, &ids);
-        for (index, layer) in self.layers.iter().enumerate() {
+        let mut x = embed(tape, &self.weights.embedding, &ids);
+        for (index, layer) in self.weights.layers.iter().enumerate() {
             let [q, k, v] = layer.project(tape, &x, &rotary, self.eps);
             let mut from = 0;
             for row in rows.iter_mut() {
@@ -87,6 +87,6 @@ impl Network {
             let read = cached_attention(&q, &kept, shape);
             x = layer.finish(tape, &x, &read, self.eps);
         }
-        rms_norm(tape, &x, &self.norm, self.eps)
+        rms_norm(tape, &x, &self.weights.norm, self.eps)
     }
 }

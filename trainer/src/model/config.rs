@@ -171,6 +171,14 @@ impl ModelConfig {
         self.num_key_value_heads * self.head_dim
     }
 
+    /// Parameters in the matrices of the layers: those that every token is multiplied with, the head's not
+    /// among them.
+    #[must_use]
+    pub const fn layer_matrices(&self) -> usize {
+        let attention = 2 * (self.query_width() + self.kv_width());
+        self.num_hidden_layers * self.hidden_size * (attention + 3 * self.intermediate_size)
+    }
+
     /// Number of parameters.
     #[must_use]
     pub fn parameters(&self) -> u64 {
@@ -195,9 +203,27 @@ pub(crate) fn tiny() -> ModelConfig {
     }
 }
 
+/// CoDA-1.7B (method §1).
+#[cfg(test)]
+pub(crate) fn published() -> ModelConfig {
+    ModelConfig {
+        hidden_size: 2048,
+        num_hidden_layers: 28,
+        intermediate_size: 6144,
+        num_attention_heads: 16,
+        num_key_value_heads: 8,
+        head_dim: 128,
+        vocab_size: 151_936,
+        rope_theta: 1e6,
+        rms_norm_eps: 1e-6,
+        tie_word_embeddings: false,
+        mask_token_id: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{ConfigError, ModelConfig, tiny};
+    use super::{ConfigError, ModelConfig, published, tiny};
 
     #[test]
     fn a_config_survives_its_own_json() {
@@ -208,20 +234,22 @@ mod tests {
 
     #[test]
     fn the_published_shape_has_the_published_size() {
-        let config = ModelConfig {
-            hidden_size: 2048,
-            num_hidden_layers: 28,
-            intermediate_size: 6144,
-            num_attention_heads: 16,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            vocab_size: 151_936,
-            tie_word_embeddings: false,
-            ..tiny()
-        };
+        let config = published();
         // 311 tensors and about 2.03 billion parameters (method §1).
         assert_eq!(super::super::params::layout(&config).len(), 311);
         assert_eq!(config.parameters(), 2_031_739_904);
+    }
+
+    #[test]
+    fn the_matrices_of_the_layers_are_those_of_the_layout() {
+        for config in [tiny(), published()] {
+            let layout = super::super::params::layout(&config);
+            let in_layers = layout.iter().filter(|tensor| {
+                tensor.shape.len() == 2 && tensor.name.starts_with("model.layers.")
+            });
+            let found: usize = in_layers.map(crate::optim::TensorShape::elements).sum();
+            assert_eq!(config.layer_matrices(), found);
+        }
     }
 
     #[test]

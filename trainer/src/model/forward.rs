@@ -1,6 +1,9 @@
 //! The forward pass: a Qwen3-like transformer that looks both ways (method §1).
 
-use super::{Grads, ModelConfig, Params};
+use super::{
+    Grads, ModelConfig, Params,
+    weights::{Layer, Weights},
+};
 use crate::ops::{
     AttentionShape, Block, Rotary, Tape, Var, Weight, attention, embed, head_norm_rope, linear,
     recompute, rms_norm, segment_ranges, swiglu,
@@ -20,10 +23,7 @@ pub enum RecomputePolicy {
 /// The parameters of one step, with cells for their gradients.
 #[derive(Debug)]
 pub struct Network {
-    pub(super) embedding: Weight,
-    pub(super) layers: Vec<Layer>,
-    pub(super) norm: Weight,
-    head: Weight,
+    pub(super) weights: Weights<Weight>,
     cells: Vec<Rc<RefCell<Vec<f32>>>>,
     pub(super) eps: f32,
 }
@@ -37,24 +37,9 @@ struct Setting {
     eps: f32,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Layer {
-    input_norm: Weight,
-    q: Weight,
-    k: Weight,
-    v: Weight,
-    q_norm: Weight,
-    k_norm: Weight,
-    o: Weight,
-    post_norm: Weight,
-    gate: Weight,
-    up: Weight,
-    down: Weight,
-}
-
 /// A layer with its setting: what recomputation runs again.
 struct LayerBlock {
-    layer: Layer,
+    layer: Layer<Weight>,
     setting: Setting,
 }
 
@@ -74,33 +59,16 @@ impl Network {
             None => (0..params.len()).map(|_| Rc::default()).collect(),
         };
         let mut next = 0;
-        let mut weight = || {
+        let weight = || {
             let shape = &params.layout()[next].shape;
             let (rows, width) =
                 if let [width] = shape[..] { (1, width) } else { (shape[0], shape[1]) };
             next += 1;
             Weight::new(params.shared(next - 1), Rc::clone(&cells[next - 1]), rows, width)
         };
-        let embedding = weight();
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| Layer {
-                input_norm: weight(),
-                q: weight(),
-                k: weight(),
-                v: weight(),
-                q_norm: weight(),
-                k_norm: weight(),
-                o: weight(),
-                post_norm: weight(),
-                gate: weight(),
-                up: weight(),
-                down: weight(),
-            })
-            .collect();
-        let norm = weight();
-        let head = if config.tie_word_embeddings { embedding.clone() } else { weight() };
+        let weights = Weights::in_order(config, weight);
         assert_eq!(next, params.len(), "the parameters are laid out for this shape");
-        Self { embedding, layers, norm, head, cells, eps: config.rms_norm_eps as f32 }
+        Self { weights, cells, eps: config.rms_norm_eps as f32 }
     }
 
     /// Puts the gradients back where [`Network::new`] took them from.
@@ -113,7 +81,7 @@ impl Network {
     /// The head `[V, D]`; the embedding when it is tied.
     #[must_use]
     pub fn head(&self) -> &Weight {
-        &self.head
+        &self.weights.head
     }
 
     /// The final hidden states `[B·L, D]`, after the last norm, of ids `[B, L]`.
@@ -136,19 +104,19 @@ impl Network {
             segments: ids.segment_ids.map(|s| Rc::new(segment_ranges(s, ids.len))),
             eps: self.eps,
         };
-        let mut x = embed(tape, &self.embedding, ids.ids);
-        for layer in &self.layers {
+        let mut x = embed(tape, &self.weights.embedding, ids.ids);
+        for layer in &self.weights.layers {
             let block = LayerBlock { layer: layer.clone(), setting: setting.clone() };
             x = match policy {
                 RecomputePolicy::None => block.forward(tape, &x),
                 RecomputePolicy::Layer => recompute(tape, &x, block),
             };
         }
-        rms_norm(tape, &x, &self.norm, self.eps)
+        rms_norm(tape, &x, &self.weights.norm, self.eps)
     }
 }
 
-impl Layer {
+impl Layer<Weight> {
     /// Queries, keys and values of the layer's input, normalised and rotated.
     pub(super) fn project<T: Tape>(
         &self,

@@ -4,8 +4,10 @@ mod cached;
 pub(crate) mod config;
 mod forward;
 mod params;
+mod weights;
 
 pub(crate) use cached::{CachedRow, KvCache};
 pub use config::{ConfigError, ModelConfig};
 pub use forward::{Network, RecomputePolicy};
 pub use params::{Grads, Params, layout};
+pub(crate) use weights::{Layer, Weights};

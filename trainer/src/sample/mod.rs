@@ -25,6 +25,7 @@ pub use decoding::{Accept, Cache, Decoding, DecodingError};
 pub use denoise::{Sampler, Step, denoise};
 pub use denoiser::{Denoiser, Tally};
 pub use lengths::{Length, most_confident};
+pub(crate) use model::end_ids;
 pub use model::{Controls, SamplingModel};
 pub use prompt::{Canvas, PromptError};
 pub use reveal::{Algorithm, quota, reveal_confident, reveal_origin};

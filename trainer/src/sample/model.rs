@@ -143,11 +143,16 @@ impl Controls {
         } else {
             Value::Null
         };
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ends = match &value["eos_token_id"] {
-            Value::Array(ids) => ids.iter().filter_map(id).collect(),
-            one => id(one).into_iter().collect(),
-        };
+        let ends = end_ids(&value);
         Ok(Self { mask, mask_name, ends })
+    }
+}
+
+/// The ids that end a text, as a config names them: one or several.
+pub(crate) fn end_ids(config: &Value) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match &config["eos_token_id"] {
+        Value::Array(ids) => ids.iter().filter_map(id).collect(),
+        one => id(one).into_iter().collect(),
     }
 }

@@ -141,11 +141,11 @@ impl CudaEngine {
         let (run, config, policy) = (&self.run, &self.config, self.recompute);
         if !backward {
             let hidden = network.hidden(&mut NoneTape, run, config, batch, rope, policy)?;
-            return linear_cross_entropy(run, &hidden, &network.head, batch, false);
+            return linear_cross_entropy(run, &hidden, &network.weights.head, batch, false);
         }
         let mut tape = OwnedTape::<f32, Cpu>::default();
         let hidden = network.hidden(&mut tape, run, config, batch, rope, policy)?;
-        let losses = linear_cross_entropy(run, &hidden, &network.head, batch, true)?;
+        let losses = linear_cross_entropy(run, &hidden, &network.weights.head, batch, true)?;
         run.run_backward(tape)?;
         Ok(losses)
     }
@@ -257,7 +257,7 @@ impl Engine for CudaEngine {
             let x = Span::of(&x, Element::Bf16, 0, n * d)?;
             let out = Span::of(&out, Element::F32, 0, n * v)?;
             card.gather(hidden.span()?, Span::of(&indices, Element::U32, 0, n)?, d, x)?;
-            logits_of(card, x, &network.head, n, out)?;
+            logits_of(card, x, &network.weights.head, n, out)?;
             logits.extend(card.read::<f32>(out)?);
         }
         Ok(logits)

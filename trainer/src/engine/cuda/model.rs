@@ -7,7 +7,7 @@ use super::{
     weights::{Places, Weight},
 };
 use crate::{
-    model::{ModelConfig, RecomputePolicy},
+    model::{Layer, ModelConfig, RecomputePolicy, Weights},
     ops::{Cpu, NoneTape, OwnedTape, Tape},
 };
 use coda_cuda::{AttentionSizes, Block, CudaError};
@@ -16,26 +16,8 @@ use std::rc::Rc;
 /// Parameters as the forward pass needs them.
 #[derive(Debug)]
 pub(super) struct Network {
-    embedding: Weight,
-    layers: Vec<Layer>,
-    norm: Weight,
-    pub(super) head: Weight,
+    pub(super) weights: Weights<Weight>,
     eps: f32,
-}
-
-#[derive(Clone, Debug)]
-struct Layer {
-    input_norm: Weight,
-    q: Weight,
-    k: Weight,
-    v: Weight,
-    q_norm: Weight,
-    k_norm: Weight,
-    o: Weight,
-    post_norm: Weight,
-    gate: Weight,
-    up: Weight,
-    down: Weight,
 }
 
 /// What all layers share for one batch.
@@ -58,29 +40,12 @@ impl Network {
         grads: Option<&Rc<Block>>,
     ) -> Self {
         let mut indices = 0..places.len();
-        let mut weight = || {
+        let weight = || {
             let index = indices.next().expect("the layout is that of the config");
             Weight::new(places, index, weights, grads)
         };
-        let embedding = weight();
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| Layer {
-                input_norm: weight(),
-                q: weight(),
-                k: weight(),
-                v: weight(),
-                q_norm: weight(),
-                k_norm: weight(),
-                o: weight(),
-                post_norm: weight(),
-                gate: weight(),
-                up: weight(),
-                down: weight(),
-            })
-            .collect();
-        let norm = weight();
-        let head = if config.tie_word_embeddings { embedding.clone() } else { weight() };
-        Self { embedding, layers, norm, head, eps: config.rms_norm_eps as f32 }
+        let weights = Weights::in_order(config, weight);
+        Self { weights, eps: config.rms_norm_eps as f32 }
     }
 
     /// The final hidden states `[B·L, D]`, after the last norm.
@@ -106,18 +71,18 @@ impl Network {
             ranges: batch.ranges.clone(),
             eps: self.eps,
         };
-        let mut x = ops::embed(tape, run, &self.embedding, &batch.ids, &batch.by_id)?;
-        for layer in &self.layers {
+        let mut x = ops::embed(tape, run, &self.weights.embedding, &batch.ids, &batch.by_id)?;
+        for layer in &self.weights.layers {
             x = match policy {
                 RecomputePolicy::None => layer.forward(tape, &setting, &x)?,
                 RecomputePolicy::Layer => recompute(tape, layer, &setting, &x)?,
             };
         }
-        ops::rms_norm(tape, run, &x, &self.norm, self.eps)
+        ops::rms_norm(tape, run, &x, &self.weights.norm, self.eps)
     }
 }
 
-impl Layer {
+impl Layer<Weight> {
     fn forward<T: Tape>(&self, tape: &mut T, setting: &Setting, x: &Var) -> Result<Var, CudaError> {
         let Setting { run, sizes, rope, ranges, eps } = setting;
         let h = ops::rms_norm(tape, run, x, &self.input_norm, *eps)?;
@@ -140,7 +105,7 @@ impl Layer {
 /// own. The kernels give the same bits again, so the gradients are those of the plain run.
 fn recompute<T: Tape>(
     tape: &mut T,
-    layer: &Layer,
+    layer: &Layer<Weight>,
     setting: &Setting,
     x: &Var,
 ) -> Result<Var, CudaError> {
