@@ -20,4 +20,5 @@ pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod parallel;
 pub mod sample;

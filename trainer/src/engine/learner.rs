@@ -2,12 +2,16 @@
 //!
 //! An [`Engine`] turns a batch into gradients; a learner also owns parameters and optimizer, so
 //! that they may live where the engine computes. [`HostLearner`] keeps them in this process's
-//! memory.
+//! memory; several ranks of one run in threads make a [`crate::parallel::ParallelLearner`].
 
 use super::{Batch, Engine, EngineError, LossOutput};
 use crate::{
     model::{Grads, Params},
-    optim::{Optimizer, clip_scale, global_norm, round_to_bf16, scale},
+    optim::{Optimizer, clip_scale, round_to_bf16, scale, squares},
+    parallel::{
+        Alone, Collective, ParallelError, Shards,
+        lanes::{self, LANES},
+    },
 };
 use coda_manifests::MasterWeights;
 use coda_stages::Recipe;
@@ -27,7 +31,7 @@ pub struct StepInput<'a> {
     pub lr: f64,
 }
 
-/// What an optimizer step gives. Of several processes each has the sums of its own rows; the norm, and
+/// What an optimizer step gives. Of several processes or ranks each has the sums of its own rows; the norm, and
 /// whether the step was applied, are those of the whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutput {
@@ -100,14 +104,18 @@ pub trait Learner {
     fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError>;
 }
 
-/// Keeps everything in this process's memory: the engine's gradients, the optimizer's step.
-pub struct HostLearner<E> {
+/// Keeps everything in this process's memory: the engine's gradients, the optimizer's step. Alone, or as
+/// one of several ranks, which then has the optimizer's state of its own tensors only.
+pub struct HostLearner<E, C = Alone> {
     engine: E,
     params: Params,
-    grads: Grads,
     optimizer: Optimizer,
     settings: LearnerSettings,
     rows_at_once: usize,
+    /// Gradients: the sum, and one more for every halving of the pieces (see [`lanes`]).
+    sums: Vec<Grads>,
+    shards: Shards,
+    collective: C,
 }
 
 impl<E: Engine> HostLearner<E> {
@@ -121,44 +129,125 @@ impl<E: Engine> HostLearner<E> {
         settings: LearnerSettings,
         rows_at_once: usize,
     ) -> Self {
-        let grads = Grads::zeros(&params);
-        Self { engine, params, grads, optimizer, settings, rows_at_once }
+        let shards = Shards::alone(params.len());
+        Self::among(engine, params, optimizer, settings, rows_at_once, shards, Alone)
     }
 }
 
-impl<E: Engine> Learner for HostLearner<E> {
+impl<E, C> HostLearner<E, C>
+where
+    E: Engine,
+    C: for<'a> Collective<Tensor<'a> = &'a mut [f32]>,
+{
+    /// As [`HostLearner::new`], of one of several ranks. `optimizer` is that of the tensors which the
+    /// rank owns; so is what [`Learner::state`] gives.
+    #[must_use]
+    pub fn among(
+        engine: E,
+        params: Params,
+        optimizer: Optimizer,
+        settings: LearnerSettings,
+        rows_at_once: usize,
+        shards: Shards,
+        collective: C,
+    ) -> Self {
+        let sums = vec![Grads::zeros(&params)];
+        Self { engine, params, optimizer, settings, rows_at_once, sums, shards, collective }
+    }
+
+    /// Sums the gradients of some pieces into `self.sums[level]`, as [`lanes`] says.
+    fn sum(
+        &mut self,
+        input: &StepInput<'_>,
+        pieces: Range<usize>,
+        lanes: usize,
+        level: usize,
+        row_sums: &mut Vec<f64>,
+    ) -> Result<(), EngineError> {
+        if self.sums.len() == level {
+            self.sums.push(Grads::zeros(&self.params));
+        }
+        if lanes > 1 && pieces.len() > 1 {
+            let middle = lanes::middle(&pieces);
+            self.sum(input, pieces.start..middle, lanes / 2, level, row_sums)?;
+            self.sum(input, middle..pieces.end, lanes / 2, level + 1, row_sums)?;
+            let (sums, others) = self.sums.split_at_mut(level + 1);
+            sums[level].add(&others[0]);
+            return Ok(());
+        }
+        self.sums[level].reset();
+        for batch in &input.batches[pieces] {
+            let output = self.engine.loss_and_grads(
+                &self.params,
+                batch,
+                input.mask_id,
+                input.denominator,
+                &mut self.sums[level],
+            )?;
+            row_sums.extend(output.row_sums);
+        }
+        Ok(())
+    }
+
+    /// The gradients of the own pieces, in `self.sums[0]`, if every rank has its own: the losses of the
+    /// rows, and whether those of all ranks are finite.
+    fn gradients(&mut self, input: &StepInput<'_>) -> Result<(Vec<f64>, bool), EngineError> {
+        let (pieces, lanes) = (0..input.batches.len(), LANES / self.collective.ranks());
+        let mut row_sums = Vec::new();
+        let outcome = self.sum(input, pieces, lanes, 0, &mut row_sums);
+        // Nobody may wait for gradients of a rank that has none.
+        let own = [f64::from(u8::from(outcome.is_ok())), row_sums.iter().sum()];
+        let of_ranks = self.collective.numbers(&own)?;
+        outcome?;
+        let done = |numbers: &Vec<f64>| numbers.first().is_some_and(|&done| done > 0.0);
+        if let Some(rank) = of_ranks.iter().position(|numbers| !done(numbers)) {
+            return Err(ParallelError::Part(rank).into());
+        }
+        let finite = of_ranks.iter().flatten().all(|number| number.is_finite());
+        Ok((row_sums, finite))
+    }
+
+    /// The Euclidean norm of the whole gradient, from the tensors that each rank owns.
+    fn norm(&mut self) -> Result<f64, EngineError> {
+        let grads = &self.sums[0];
+        let owned = self.shards.of_rank(self.collective.rank());
+        let squares: Vec<f64> = owned.map(|tensor| squares(grads.get(tensor))).collect();
+        let of_ranks = self.collective.numbers(&squares)?;
+        Ok(self.shards.in_order(&of_ranks)?.iter().sum::<f64>().sqrt())
+    }
+}
+
+impl<E, C> Learner for HostLearner<E, C>
+where
+    E: Engine,
+    C: for<'a> Collective<Tensor<'a> = &'a mut [f32]>,
+{
     fn rows_at_once(&self) -> usize {
         self.rows_at_once
     }
 
     fn step(&mut self, input: &StepInput<'_>) -> Result<StepOutput, EngineError> {
-        let StepInput { batches, mask_id, denominator, lr } = *input;
-        self.grads.reset();
-        let mut row_sums = Vec::new();
-        for batch in batches {
-            let output = self.engine.loss_and_grads(
-                &self.params,
-                batch,
-                mask_id,
-                denominator,
-                &mut self.grads,
-            )?;
-            row_sums.extend(output.row_sums);
-        }
+        let (row_sums, finite) = self.gradients(input)?;
         // Summed row by row, so that the loss does not depend on the split into micro-batches.
-        let loss = row_sums.iter().sum::<f64>() / denominator;
-        let norm = global_norm(&self.grads.slices());
+        let loss = row_sums.iter().sum::<f64>() / input.denominator;
+        self.collective.reduce_to_owners(&mut self.sums[0].slices_mut(), &self.shards)?;
+        let norm = self.norm()?;
         let clipped = self.settings.grad_clip.and_then(|limit| clip_scale(norm, limit));
-        let applied = loss.is_finite() && norm.is_finite();
+        let applied = finite && norm.is_finite();
         if applied {
+            let (rank, shards) = (self.collective.rank(), &self.shards);
+            let mut grads = shards.select(rank, self.sums[0].slices_mut());
             if let Some(factor) = clipped {
-                scale(&mut self.grads.slices_mut(), factor);
+                scale(&mut grads, factor);
             }
+            let grads: Vec<&[f32]> = grads.into_iter().map(|grad| &*grad).collect();
             let mut params = self.params.slices_mut();
-            self.optimizer.step(lr, &mut params, &self.grads.slices());
+            let mut owned = shards.select(rank, params.iter_mut().map(|values| &mut **values));
+            self.optimizer.step(input.lr, &mut owned, &grads);
             if self.settings.bf16_weights {
-                round_to_bf16(&mut params);
+                round_to_bf16(&mut owned);
             }
+            self.collective.gather_from_owners(&mut params, shards)?;
         }
         Ok(StepOutput { row_sums, loss, norm, clipped, applied })
     }

@@ -68,6 +68,9 @@ pub enum EngineError {
     /// The processes of a run have lost each other.
     #[error(transparent)]
     Launch(#[from] crate::launch::LaunchError),
+    /// The ranks of a run cannot work together.
+    #[error(transparent)]
+    Parallel(#[from] crate::parallel::ParallelError),
     /// A plugin refused a program or its arguments.
     #[error(transparent)]
     Xla(Box<coda_pjrt::PjrtError>),
@@ -95,6 +98,7 @@ impl EngineError {
                     .to_owned(),
             ),
             Self::Launch(error) => error.hint(),
+            Self::Parallel(error) => error.hint(),
             Self::Xla(error) => error.hint(),
             Self::Cuda(error) => error.hint(),
             Self::CudaShape(_) => Some("use --engine cpu or --engine xla".to_owned()),

@@ -171,6 +171,19 @@ impl Grads {
         }
     }
 
+    /// Adds other gradients of the same model.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, values) in self.values.iter_mut().zip(&other.values) {
+            sum.par_chunks_mut(1 << 16).zip(values.par_chunks(1 << 16)).for_each(
+                |(sum, values)| {
+                    for (sum, value) in sum.iter_mut().zip(values) {
+                        *sum += *value;
+                    }
+                },
+            );
+        }
+    }
+
     /// The gradient of tensor `index`.
     #[must_use]
     pub fn get(&self, index: usize) -> &[f32] {

@@ -6,12 +6,13 @@ use rayon::prelude::*;
 /// The Euclidean norm of all gradients together: squares in `f64`, chunk sums added in order.
 #[must_use]
 pub fn global_norm(grads: &[&[f32]]) -> f64 {
-    let mut sum = 0.0;
-    for tensor in grads {
-        let partial: Vec<f64> = tensor.par_chunks(CHUNK).map(sum_of_squares).collect();
-        sum += partial.iter().sum::<f64>();
-    }
-    sum.sqrt()
+    grads.iter().map(|tensor| squares(tensor)).sum::<f64>().sqrt()
+}
+
+/// The sum of a tensor's squares.
+pub(crate) fn squares(tensor: &[f32]) -> f64 {
+    let partial: Vec<f64> = tensor.par_chunks(CHUNK).map(sum_of_squares).collect();
+    partial.iter().sum()
 }
 
 /// The sum of squares of one chunk, in sixteen interleaved lanes so that it vectorizes.

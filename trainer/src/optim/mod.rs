@@ -12,6 +12,7 @@ mod state;
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub(crate) use adamw::Factors as AdamWFactors;
 pub use adamw::{AdamW, AdamWSettings};
+pub(crate) use clip::squares;
 pub use clip::{clip_scale, global_norm, scale};
 pub use state::{StateError, StateTensor};
 
