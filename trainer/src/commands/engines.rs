@@ -9,6 +9,7 @@ use crate::{
     fit::{engine_failure, micro_batch, optimizer_settings},
     model::{ModelConfig, Params, RecomputePolicy},
     optim::Optimizer,
+    parallel::{ParallelLearner, RankStart, lanes},
 };
 use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure};
@@ -17,6 +18,9 @@ use coda_manifests::{Engine as EngineKey, MeshShape, Recompute, Xla};
 use coda_pjrt::{PjrtError, PluginKind, discover};
 use coda_stages::Recipe;
 use std::{path::PathBuf, sync::OnceLock};
+
+/// What to do about ranks of the CUDA engine.
+const ONE_CARD: &str = "the CUDA engine trains on one card; leave --ranks out, or add --engine cpu";
 
 /// What runs the model.
 #[derive(Args, Clone, Debug)]
@@ -104,7 +108,26 @@ impl EngineArgs {
         self.kind(of_manifest) == EngineArg::Xla
     }
 
-    /// What trains a model by a recipe.
+    /// Refuses ranks of an engine that has none, and numbers of them that do not fit the batch.
+    pub(super) fn check_ranks(&self, recipe: &Recipe, ranks: usize) -> Result<(), Failure> {
+        let of_engine = match self.kind(recipe.engine) {
+            _ if ranks == 1 => return Ok(()),
+            EngineArg::Xla => Some("use --mesh data=N or fsdp=N with the XLA engine"),
+            EngineArg::Cuda => Some(ONE_CARD),
+            EngineArg::Auto if auto().0 == Auto::Cuda => Some(ONE_CARD),
+            EngineArg::Auto | EngineArg::Cpu => None,
+        };
+        if let Some(hint) = of_engine {
+            return Err(Failure::usage("--ranks is an option of the CPU engine").hint(hint));
+        }
+        let pieces = recipe.global_batch.div_ceil(micro_batch(recipe)) as usize;
+        let parts = lanes::pieces_of_ranks(pieces, ranks);
+        parts
+            .map(|_| ())
+            .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))
+    }
+
+    /// What trains a model by a recipe, in so many ranks.
     pub(super) fn learner(
         &self,
         recipe: &Recipe,
@@ -112,6 +135,7 @@ impl EngineArgs {
         params: Params,
         optimizer: Optimizer,
         processes: &Processes,
+        ranks: usize,
     ) -> Result<Box<dyn Learner>, Failure> {
         let settings = LearnerSettings::of(recipe);
         let kind = match self.kind(recipe.engine) {
@@ -133,7 +157,20 @@ impl EngineArgs {
             }
             EngineArg::Cpu | EngineArg::Auto => {
                 let engine = cpu(config, recipe.recompute);
-                return Ok(Box::new(HostLearner::new(engine, params, optimizer, settings, rows)));
+                if ranks == 1 {
+                    let learner = HostLearner::new(engine, params, optimizer, settings, rows);
+                    return Ok(Box::new(learner));
+                }
+                let open = move |start: RankStart| {
+                    let RankStart { params, part, shards, channels } = start;
+                    let learner =
+                        HostLearner::among(engine, params, part, settings, rows, shards, channels);
+                    Ok(Box::new(learner) as Box<dyn Learner>)
+                };
+                let of_optimizer = optimizer_settings(&recipe.optimizer);
+                return ParallelLearner::start(ranks, params, optimizer, &of_optimizer, rows, open)
+                    .map(|learner| Box::new(learner) as Box<dyn Learner>)
+                    .map_err(|error| engine_failure(&error));
             }
             EngineArg::Xla => {}
         }

@@ -10,6 +10,7 @@ use crate::{
     fit::{micro_batch, model_config, optimizer_settings},
     model::{ModelConfig, layout},
     optim::Optimizer,
+    parallel::lanes,
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, human, print_json, print_text};
@@ -63,6 +64,7 @@ struct Planned {
 #[derive(Debug, PartialEq, Serialize)]
 struct Memory {
     weights: u64,
+    /// As many as the pieces of a batch take to be summed ([`lanes`]).
     gradients: u64,
     optimizer: u64,
     /// An estimate.
@@ -107,6 +109,8 @@ fn planned(recipe: &Recipe, config: &ModelConfig, speed: Option<f64>) -> Planned
     let weights = 4 * parameters;
     let optimizer = Optimizer::state_bytes(&optimizer_settings(&recipe.optimizer), &layout(config));
     let activations = activation_bytes(recipe, config);
+    let pieces = recipe.global_batch.div_ceil(micro_batch(recipe)) as usize;
+    let gradients = lanes::buffers(pieces, 1) as u64 * weights;
     Planned {
         parameters,
         steps: recipe.total_steps,
@@ -117,10 +121,10 @@ fn planned(recipe: &Recipe, config: &ModelConfig, speed: Option<f64>) -> Planned
         flops,
         memory: Memory {
             weights,
-            gradients: weights,
+            gradients,
             optimizer,
             activations,
-            total: 2 * weights + optimizer + activations,
+            total: weights + gradients + optimizer + activations,
         },
         seconds: speed.map(|speed| flops / speed),
         ahead: None,

@@ -22,6 +22,11 @@ pub(super) struct Train {
     engine: EngineArgs,
     #[command(flatten)]
     processes: ProcessArgs,
+    /// Ranks that share each step on the CPU engine, 1, 2, 4 or 8: threads, each with its own rows,
+    /// weights and part of the optimizer's state, as cards would have them. Their number changes no bit
+    /// of the result (docs/parallel.md).
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    ranks: usize,
     /// The run's folder: checkpoints, metrics.jsonl, tb, run.json. Without it, train.out, or
     /// runs/NAME.
     #[arg(long, value_name = "DIR")]
@@ -59,6 +64,7 @@ impl Train {
         let out = self.out(&manifest)?;
         let stop = Stop::install()?;
         let Rows { dir, ranges, recipe, feed } = self.manifest.rows(&manifest)?;
+        self.engine.check_ranks(&recipe, self.ranks)?;
         let init = init_path(&manifest, &recipe, self.init.as_deref())?;
         let specials = feed.set().specials();
         let order: Vec<_> = ranges
@@ -77,6 +83,7 @@ impl Train {
                 "coda": env!("CARGO_PKG_VERSION"),
                 "engine": self.engine.name(of_manifest),
                 "xla": recipe.xla,
+                "ranks": self.ranks,
                 "threads": rayon::current_num_threads(),
                 "shard_set": {"dir": dir, "fingerprint": fingerprint},
                 "init": init,
@@ -85,7 +92,8 @@ impl Train {
             }),
             model: &model,
             learner: &|config, params, optimizer| {
-                self.engine.learner(&recipe, config, params, optimizer, &processes)
+                let (processes, ranks) = (&processes, self.ranks);
+                self.engine.learner(&recipe, config, params, optimizer, processes, ranks)
             },
         };
         let options = FitOptions {
