@@ -46,6 +46,7 @@ mod schedule;
 mod spans;
 mod token_count;
 mod types;
+mod cuda;
 mod xla;
 
 pub use cleaning::{
@@ -67,4 +68,5 @@ pub use types::{
     MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Profile, Recompute, Source,
     SourceKind, Stage, Tokenizer, Train,
 };
+pub use cuda::{Cuda, CudaAttention};
 pub use xla::{Compute, MeshShape, Xla};

@@ -2,7 +2,7 @@
 //! two together.
 
 use crate::{
-    Blobs, Clean, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, SpanKinds, TokenCount,
+    Blobs, Clean, Cuda, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, SpanKinds, TokenCount,
     Transform, Unnest, Xla,
 };
 use serde::{Deserialize, Serialize};
@@ -357,6 +357,9 @@ pub struct Train {
     /// Precision of the weights that the optimizer updates.
     #[serde(default)]
     pub master_weights: MasterWeights,
+    /// What only the CUDA engine reads.
+    #[serde(default)]
+    pub cuda: Cuda,
     /// What only the XLA engine reads.
     #[serde(default)]
     pub xla: Xla,

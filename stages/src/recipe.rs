@@ -2,7 +2,7 @@
 
 use crate::{Epochs, LearningRate};
 use coda_curriculum::{Clocks, Curriculum, HoldRule, Progress};
-use coda_manifests::{Engine, MasterWeights, Overlong, Profile, Recompute, Stage, Xla};
+use coda_manifests::{Cuda, Engine, MasterWeights, Overlong, Profile, Recompute, Stage, Xla};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides a run, with nothing left to defaults. Made by [`Recipe::resolve`].
@@ -48,6 +48,9 @@ pub struct Recipe {
     pub engine: Engine,
     /// Which activations are computed again.
     pub recompute: Recompute,
+    /// What only the CUDA engine reads.
+    #[serde(default)]
+    pub cuda: Cuda,
     /// What only the XLA engine reads.
     #[serde(default)]
     pub xla: Xla,

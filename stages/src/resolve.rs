@@ -112,6 +112,7 @@ impl Recipe {
             model: model(manifest.model.as_ref()),
             engine: train.engine,
             recompute: train.recompute,
+            cuda: train.cuda,
             xla: train.xla,
             master_weights: train.master_weights,
             eval_every: train.eval.every.unwrap_or(tenth),

@@ -65,8 +65,10 @@ fn batch(rows: usize, len: usize, documents: bool, seed: usize) -> Batch {
 }
 
 fn open(config: &ModelConfig, recompute: RecomputePolicy) -> CudaEngine {
-    coda_cuda::look_in(coda_cuda_emulator::folder());
-    CudaEngine::open(config, recompute).expect("the emulator's card")
+    if std::env::var_os("CODA_TEST_CARD").is_none() {
+        coda_cuda::look_in(coda_cuda_emulator::folder());
+    }
+    CudaEngine::open(config, recompute).expect("a card")
 }
 
 fn distance(ours: &[f32], right: &[f32]) -> f64 {
@@ -220,6 +222,74 @@ fn steps_are_those_of_the_cpu_engine() {
             assert!(distance(ours.values, right.values) < 5e-2, "{kind} {}", ours.name);
         }
     }
+}
+
+/// Rows in which every token follows from the one before it, so that there is something to learn.
+fn lesson(rows: usize, len: usize, seed: u64) -> Batch {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 33
+    };
+    let mut made = Batch { rows, len, ..Batch::default() };
+    for _ in 0..rows {
+        let (mut id, step) = (draw() % 95, 1 + draw() % 3);
+        let level = 0.2 + 0.6 * (draw() % 1000) as f64 / 1000.0;
+        made.sigma.push(level);
+        for _ in 0..len {
+            id = (id + step) % 95;
+            let id = u32::try_from(id).expect("below 95");
+            made.input_ids.push(id);
+            let masked = ((draw() % 1000) as f64) < 1000.0 * level;
+            made.noised_ids.push(if masked { MASK } else { id });
+        }
+    }
+    made
+}
+
+/// The mean loss of the last 20 of 200 steps.
+fn lesson_learned(learner: &mut dyn Learner, seed: u64) -> f64 {
+    let mut last = 0.0;
+    for step in 0..200 {
+        let batches = [lesson(16, 64, 1000 * seed + step)];
+        let input = StepInput { batches: &batches, mask_id: MASK, denominator: 1024.0, lr: 2e-3 };
+        let output = learner.step(&input).expect("a step");
+        assert!(output.applied);
+        last += if step < 180 { 0.0 } else { output.loss / 20.0 };
+    }
+    last
+}
+
+#[test]
+#[ignore = "on a card alone: the emulator would take hours (benches/gpu/run.py)"]
+fn two_hundred_steps_are_those_of_the_cpu_engine_in_distribution() {
+    let config = config(false);
+    let of_optimizer = OptimizerSettings::AdamW(AdamWSettings::default());
+    let settings = LearnerSettings { grad_clip: Some(1.0), bf16_weights: false };
+    let (mut of_cpu, mut of_cuda) = (Vec::new(), Vec::new());
+    for seed in 0..8 {
+        let start = Params::init(&config, 40 + seed);
+        let fresh = || Optimizer::new(&of_optimizer, start.layout());
+        let cpu = CpuEngine::new(config.clone(), RecomputePolicy::None);
+        let mut host = HostLearner::new(cpu, start.clone(), fresh(), settings, 16);
+        of_cpu.push(lesson_learned(&mut host, seed));
+        let engine = open(&config, RecomputePolicy::None);
+        let mut card =
+            CudaLearner::new(engine, start.clone(), fresh(), &of_optimizer, settings, 16)
+                .expect("a learner");
+        of_cuda.push(lesson_learned(&mut card, seed));
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (cpu, cuda) = (mean(&of_cpu), mean(&of_cuda));
+    let spread = mean(&of_cpu.iter().map(|v| (v - cpu).powi(2)).collect::<Vec<_>>()).sqrt();
+    println!("last losses: cpu {of_cpu:.4?}, cuda {of_cuda:.4?}, spread {spread:.4}");
+    let untrained = (95.0_f64).ln();
+    assert!(cpu < 0.7 * untrained, "there was something to learn: {cpu} of {untrained}");
+    // Paired by seed: start, rows and masks are the same, so that rounding alone sets them apart.
+    let error = spread / (of_cpu.len() as f64).sqrt();
+    assert!((cpu - cuda).abs() < error.max(0.01 * cpu), "{cpu} and {cuda}, spread {spread}");
 }
 
 #[test]

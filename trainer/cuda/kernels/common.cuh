@@ -44,6 +44,29 @@ __device__ __forceinline__ void load_tiles_transposed(unsigned (&r)[4], const vo
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
 
+// Sends 16 bytes to shared memory, beside the work; zeros if they are not there.
+__device__ __forceinline__ void copy16(void* to, const void* from, bool there) {
+    unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(address), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+
+// Closes a group of copies.
+__device__ __forceinline__ void copies_sent() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until this thread's groups have arrived, but for the newest LATER of them.
+template <int LATER>
+__device__ __forceinline__ void copies_there() {
+    asm volatile("cp.async.wait_group %0;" :: "n"(LATER) : "memory");
+}
+
+// 2^x; 0 where the result would be below the smallest normal number.
+__device__ __forceinline__ float power2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif
 
 typedef unsigned short bf16;

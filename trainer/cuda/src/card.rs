@@ -160,7 +160,8 @@ impl Card {
         self.stream.device().bind()?;
         // SAFETY: the span lies in a block.
         unsafe { memset_d8_async(span.pointer(), 0, span.bytes(), self.stream.handle()) }
-            .map_err(refused("cuMemsetD8Async"))
+            .map_err(refused("cuMemsetD8Async"))?;
+        self.stream.queued(|| "zero".into())
     }
 
     /// Copies values within the card.
@@ -175,7 +176,8 @@ impl Card {
         self.stream.device().bind()?;
         // SAFETY: both spans lie in blocks and are of the same size.
         unsafe { memcpy_dtod_async(pointer, from.pointer(), from.bytes(), self.stream.handle()) }
-            .map_err(refused("cuMemcpyDtoDAsync"))
+            .map_err(refused("cuMemcpyDtoDAsync"))?;
+        self.stream.queued(|| "copy".into())
     }
 
     /// Sends a host's page-locked bytes to a block of their own, beside the work that is queued.

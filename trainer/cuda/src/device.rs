@@ -4,13 +4,13 @@
 //! driver since CUDA 12.4 has: cudarc looks a function up when it is first called and panics if it is
 //! not there.
 
-use crate::{CudaError, Library};
+use crate::{CudaError, Library, Timed, timeline::Timeline};
 use cudarc::driver::{
     DriverError,
     result::{ctx, device, event, mem_get_info, primary_ctx, stream},
     sys::{self, CUdevice_attribute as Attribute},
 };
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 /// What a card is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,7 @@ pub struct Stream(Rc<StreamInner>);
 struct StreamInner {
     device: Device,
     handle: sys::CUstream,
+    timeline: Timeline,
 }
 
 impl Stream {
@@ -158,7 +159,8 @@ impl Stream {
         device.bind()?;
         let handle =
             stream::create(stream::StreamKind::NonBlocking).map_err(refused("cuStreamCreate"))?;
-        Ok(Self(Rc::new(StreamInner { device: device.clone(), handle })))
+        let timeline = Timeline::default();
+        Ok(Self(Rc::new(StreamInner { device: device.clone(), handle, timeline })))
     }
 
     /// The card.
@@ -180,6 +182,31 @@ impl Stream {
     pub fn synchronize(&self) -> Result<(), CudaError> {
         // SAFETY: the stream lives as long as `self`.
         unsafe { stream::synchronize(self.0.handle) }.map_err(refused("cuStreamSynchronize"))
+    }
+
+    /// Takes the time of every operation from now on.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub fn start_timeline(&self) -> Result<(), CudaError> {
+        self.0.timeline.start(&self.0.device, self.0.handle)
+    }
+
+    /// Waits for what is queued, stops taking times, and gives them.
+    ///
+    /// # Errors
+    /// If something that was queued failed.
+    pub fn stop_timeline(&self) -> Result<Vec<Timed>, CudaError> {
+        self.synchronize()?;
+        self.0.timeline.stop()
+    }
+
+    /// Names what was just queued, should times be taken.
+    pub(crate) fn queued(
+        &self,
+        name: impl FnOnce() -> Cow<'static, str>,
+    ) -> Result<(), CudaError> {
+        self.0.timeline.note(self.0.handle, name)
     }
 
     /// A mark behind what is queued now.

@@ -202,7 +202,14 @@ impl Products {
                 self.stream.handle().cast(),
             )
         }
-        .map_err(refused("cublasLtMatmul"))
+        .map_err(refused("cublasLtMatmul"))?;
+        let Product { rows, columns, inner, left, right } = key.product;
+        self.stream.queued(|| {
+            let order = |order| if order == Order::Plain { "" } else { "ᵀ" };
+            let out = if key.out == cudaDataType::CUDA_R_32F { "f32" } else { "bf16" };
+            let (left, right) = (order(left), order(right));
+            format!("product {rows}x{inner}{left} . {inner}x{columns}{right} {out}").into()
+        })
     }
 }
 

@@ -12,8 +12,9 @@ use std::{
     path::PathBuf,
 };
 
-/// Shared memory that a kernel may have without asking.
-const PLAIN_SHARED: u32 = 48 << 10;
+/// Shared memory that a kernel is given at launch without asking: the card's 48 KiB, less what kernels may
+/// have of their own.
+const PLAIN_SHARED: u32 = 40 << 10;
 
 /// A kernel by its name, the file that has it, and the threads of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,8 @@ impl Kernels {
                 &mut addresses,
             )
         }
-        .map_err(refused(kernel.name))
+        .map_err(refused(kernel.name))?;
+        self.stream.queued(|| kernel.name.into())
     }
 
     fn function(&self, kernel: Kernel, shared: u32) -> Result<sys::CUfunction, CudaError> {

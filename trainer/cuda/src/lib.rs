@@ -34,11 +34,12 @@ mod launch;
 mod libraries;
 mod ops;
 mod span;
+mod timeline;
 
 pub use arena::{Arena, ArenaUse, Block, CardMemory, Source};
 pub use card::{Card, PinnedBytes, Sent, Value};
 pub use compile::{KERNEL_FILES, KernelFile, cache_folder};
-pub use cudnn::{AttentionPlan, Pass, SumOrder, plan_attention};
+pub use cudnn::{AttentionPlan, Pass, SumOrder, open as open_cudnn, plan_attention};
 pub use device::{Device, DeviceInfo, Event, Stream, device_count};
 pub use error::CudaError;
 pub use gemm::{Order, Product};
@@ -47,3 +48,4 @@ pub use ops::{
     AdafactorStep, AdamwStep, AttentionSizes, FactoredMoments, Parameter, RopeTables, Statistics,
 };
 pub use span::{Element, Span};
+pub use timeline::Timed;

@@ -6,6 +6,7 @@
 //! a library is loaded by its path, the system finds it by its name.
 
 use crate::CudaError;
+use libloading::os::unix::{RTLD_GLOBAL, RTLD_NOW};
 use std::{
     env,
     ffi::OsStr,
@@ -48,6 +49,28 @@ impl Library {
         Err(CudaError::NoLibrary { library, purpose, hint })
     }
 
+    /// The library itself: from the folders that were told of, then from toolkits and the active
+    /// Python environment, then where the system looks. It stays loaded.
+    ///
+    /// # Errors
+    /// [`CudaError::NoLibrary`] if it is nowhere.
+    pub(crate) fn load(self) -> Result<&'static libloading::os::unix::Library, CudaError> {
+        let folders = [told_of(), known_places()].concat();
+        let files = folders.iter().flat_map(|f| self.files().iter().map(move |file| f.join(file)));
+        let files = files.filter(|path| path.is_file());
+        let by_name = self.files().iter().map(PathBuf::from);
+        let opened = files.chain(by_name).find_map(|path| {
+            // SAFETY: NVIDIA's libraries, whose initialisers are made to be run at any time.
+            unsafe { libloading::os::unix::Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.ok()
+        });
+        let (library, purpose, hint) = self.words();
+        opened.map(|opened| &*Box::leak(Box::new(opened))).ok_or(CudaError::NoLibrary {
+            library,
+            purpose,
+            hint,
+        })
+    }
+
     /// Whether cudarc finds the library.
     fn present(self) -> bool {
         // SAFETY: these load NVIDIA's libraries, whose initialisers are made to be run at any time.
@@ -56,7 +79,7 @@ impl Library {
                 Self::Driver => cudarc::driver::sys::is_culib_present(),
                 Self::Nvrtc => cudarc::nvrtc::sys::is_culib_present(),
                 Self::CublasLt => cudarc::cublaslt::sys::is_culib_present(),
-                Self::Cudnn => cudarc::cudnn::sys::is_culib_present(),
+                Self::Cudnn => self.load().is_ok(),
                 Self::Nccl => cudarc::nccl::sys::is_culib_present(),
             }
         }
@@ -129,14 +152,22 @@ fn known_places() -> Vec<PathBuf> {
         ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
     let mut folders: Vec<PathBuf> =
         toolkits.chain([PathBuf::from("/usr/local/cuda")]).map(|root| root.join("lib64")).collect();
-    if let Some(environment) = env::var_os("VIRTUAL_ENV").or_else(|| env::var_os("CONDA_PREFIX")) {
-        folders.extend(wheel_folders(Path::new(&environment)));
+    let named = env::var_os("VIRTUAL_ENV").or_else(|| env::var_os("CONDA_PREFIX"));
+    if let Some(environment) = named.map(PathBuf::from).or_else(environment_of_python) {
+        folders.extend(wheel_folders(&environment));
     }
     folders
 }
 
+/// The environment whose `python3` a shell would run.
+fn environment_of_python() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let programs = env::split_paths(&path).find(|folder| folder.join("python3").is_file())?;
+    programs.parent().map(Path::to_owned)
+}
+
 fn load(path: &Path) -> bool {
-    use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_NOW};
+    use libloading::os::unix::Library as Loaded;
     let mut loaded = lock(&LOADED);
     if loaded.iter().any(|(known, _)| known == path) {
         return true;

@@ -53,6 +53,7 @@ impl Identity {
                 "name",
                 "engine",
                 "recompute",
+                "cuda",
                 "xla",
                 "init",
                 "eval_by_strategy",

@@ -13,8 +13,8 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure};
-use coda_cuda::CudaError;
-use coda_manifests::{Engine as EngineKey, MeshShape, Recompute, Xla};
+use coda_cuda::{CudaError, SumOrder};
+use coda_manifests::{CudaAttention, Engine as EngineKey, MeshShape, Recompute, Xla};
 use coda_pjrt::{PjrtError, PluginKind, discover};
 use coda_stages::Recipe;
 use std::{path::PathBuf, sync::OnceLock};
@@ -35,6 +35,9 @@ pub(super) struct EngineArgs {
     /// The XLA engine's devices by axis: fsdp=4, or data=2,fsdp=4,tensor=2 (train.xla.mesh).
     #[arg(long, value_name = "AXES", value_parser = parse_mesh)]
     mesh: Option<MeshShape>,
+    /// Whose kernels compute attention on a card (train.cuda.attention).
+    #[arg(long, value_enum, value_name = "KERNELS")]
+    attention: Option<AttentionArg>,
 }
 
 /// An engine on the command line.
@@ -49,6 +52,30 @@ pub(super) enum EngineArg {
     Cuda,
     /// Whole programs compiled by XLA, on the devices of a PJRT plugin: TPUs, GPUs, the CPU.
     Xla,
+}
+
+/// Whose kernels compute attention on a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AttentionArg {
+    /// For training cuDNN's where it is installed, else ours.
+    Auto,
+    /// Ours.
+    Own,
+    /// cuDNN's, with sums in a fixed order.
+    Cudnn,
+    /// cuDNN's, faster; gradients change in their last bits from run to run.
+    CudnnUnordered,
+}
+
+impl AttentionArg {
+    const fn key(self) -> CudaAttention {
+        match self {
+            Self::Auto => CudaAttention::Auto,
+            Self::Own => CudaAttention::Own,
+            Self::Cudnn => CudaAttention::Cudnn,
+            Self::CudnnUnordered => CudaAttention::CudnnUnordered,
+        }
+    }
 }
 
 impl EngineArgs {
@@ -97,8 +124,10 @@ impl EngineArgs {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
                 Box::new(self.open_xla(config, xla, Processes::alone())?)
             }
-            EngineArg::Cuda => Box::new(open_cuda(config, recompute)?),
-            EngineArg::Auto if auto().0 == Auto::Cuda => Box::new(open_cuda(config, recompute)?),
+            EngineArg::Cuda => Box::new(open_cuda(config, recompute, self.kernels())?),
+            EngineArg::Auto if auto().0 == Auto::Cuda => {
+                Box::new(open_cuda(config, recompute, self.kernels())?)
+            }
             EngineArg::Auto | EngineArg::Cpu => Box::new(cpu(config, recompute)),
         })
     }
@@ -149,7 +178,7 @@ impl EngineArgs {
         let rows = micro_batch(recipe) as usize;
         match kind {
             EngineArg::Cuda => {
-                let engine = open_cuda(config, recipe.recompute)?;
+                let engine = self.cuda_for_training(recipe, config)?;
                 let of_optimizer = optimizer_settings(&recipe.optimizer);
                 return CudaLearner::new(engine, params, optimizer, &of_optimizer, settings, rows)
                     .map(|learner| Box::new(learner) as Box<dyn Learner>)
@@ -194,6 +223,30 @@ impl EngineArgs {
         let of_optimizer = optimizer_settings(&recipe.optimizer);
         let learner = XlaLearner::new(engine, params, optimizer, &of_optimizer, settings, rows);
         Ok(Box::new(learner.map_err(failed)?))
+    }
+
+    /// Whose attention runs what is not training, where sizes change from call to call.
+    fn kernels(&self) -> CudaAttention {
+        self.attention.map_or(CudaAttention::Own, AttentionArg::key)
+    }
+
+    fn cuda_for_training(
+        &self,
+        recipe: &Recipe,
+        config: &ModelConfig,
+    ) -> Result<CudaEngine, Failure> {
+        let wanted = self.attention.map_or(recipe.cuda.attention, AttentionArg::key);
+        if wanted != CudaAttention::Auto {
+            return open_cuda(config, recipe.recompute, wanted);
+        }
+        let kernels = match cuda::probe_cudnn() {
+            Ok(()) => CudaAttention::Cudnn,
+            Err(error) => {
+                eprintln!("attention: our own kernels ({error})");
+                CudaAttention::Own
+            }
+        };
+        open_cuda(config, recipe.recompute, kernels)
     }
 
     fn open_xla(
@@ -257,8 +310,21 @@ fn auto() -> &'static (Auto, String) {
     })
 }
 
-fn open_cuda(config: &ModelConfig, recompute: Recompute) -> Result<CudaEngine, Failure> {
-    CudaEngine::open(config, policy(recompute)).map_err(|error| cuda_failure(&error))
+fn open_cuda(
+    config: &ModelConfig,
+    recompute: Recompute,
+    attention: CudaAttention,
+) -> Result<CudaEngine, Failure> {
+    let order = match attention {
+        CudaAttention::Auto | CudaAttention::Own => None,
+        CudaAttention::Cudnn => Some(SumOrder::Fixed),
+        CudaAttention::CudnnUnordered => Some(SumOrder::Any),
+    };
+    let opened = match order {
+        None => CudaEngine::open(config, policy(recompute)),
+        Some(order) => CudaEngine::open_with_cudnn(config, policy(recompute), order),
+    };
+    opened.map_err(|error| cuda_failure(&error))
 }
 
 /// A driver, card or library that is missing is a matter of usage, as is a model without kernels.

@@ -1,6 +1,7 @@
 //! The command line of `coda-trainer` (design §3).
 
 mod ahead;
+mod bench;
 mod check;
 mod engines;
 mod eval;
@@ -56,6 +57,8 @@ enum Command {
     Eval(eval::Eval),
     /// Show parameters, work per step and memory of a run before starting it.
     Plan(plan::Plan),
+    /// Time training steps on made-up rows.
+    Bench(bench::Bench),
     /// Show what a checkpoint holds.
     Inspect(inspect::Inspect),
     /// Check every byte of a checkpoint against its hashes.
@@ -83,6 +86,7 @@ pub fn main() -> Result<Exit, Failure> {
         Some(Command::Sample(sample)) => sample.run(),
         Some(Command::Eval(eval)) => eval.run(),
         Some(Command::Plan(plan)) => plan.run(),
+        Some(Command::Bench(bench)) => bench.run(),
         Some(Command::Inspect(inspect)) => inspect.run(),
         Some(Command::Verify(verify)) => verify.run(),
         Some(Command::Export(export)) => export.run(),

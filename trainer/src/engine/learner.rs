@@ -96,6 +96,11 @@ pub trait Learner {
         denominator: f64,
     ) -> Result<LossOutput, EngineError>;
 
+    /// The learner on a card, if it is one.
+    fn cuda(&self) -> Option<&super::cuda::CudaLearner> {
+        None
+    }
+
     /// Parameters and optimizer as they stand, brought to this process's memory. Of several processes
     /// all have to call this; the first gets them, the others nothing.
     ///

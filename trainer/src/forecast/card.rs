@@ -46,6 +46,25 @@ impl Card {
         CARDS.iter().find(|card| card.name == name)
     }
 
+    /// The card that a driver calls so, as `NVIDIA H100 80GB HBM3`, with so many bytes of memory.
+    #[must_use]
+    pub fn of_device(device: &str, memory: u64) -> Option<&'static Self> {
+        let words: Vec<String> = device.split([' ', '-']).map(str::to_lowercase).collect();
+        let has = |word: &str| words.iter().any(|known| known == word);
+        let name = match () {
+            () if has("h200") => "h200",
+            () if has("h100") => "h100",
+            () if has("b200") => "b200",
+            () if has("a100") && memory < 60_000_000_000 => "a100-40",
+            () if has("a100") => "a100",
+            () if has("l40s") => "l40s",
+            () if has("4090") => "rtx4090",
+            () if has("6000") && has("ada") => "rtx6000ada",
+            () => return None,
+        };
+        Self::named(name)
+    }
+
     /// Bytes that a run may count on: 5 in 100 are left for what allocators lose and libraries take.
     #[must_use]
     pub const fn usable(&self) -> u64 {

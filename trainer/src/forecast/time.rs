@@ -92,7 +92,8 @@ impl Job<'_> {
     }
 
     /// Operations that the model needs for a token, forward and backward, whatever is computed again.
-    pub(super) fn model_flops_per_token(&self) -> f64 {
+    #[must_use]
+    pub fn model_flops_per_token(&self) -> f64 {
         3.0 * (2.0 * self.model.layer_matrices() as f64
             + self.attention_per_token()
             + self.scored * self.head_per_token())

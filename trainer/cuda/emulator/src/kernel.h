@@ -40,10 +40,19 @@ struct Launch {
 constexpr size_t STACK = 64 << 10;
 constexpr unsigned WARP = 32;
 
+// A copy to shared memory that was sent and is not waited for yet.
+struct Copy {
+    void* to;
+    const void* from;
+    bool there;
+};
+
 struct Thread {
     Index index;
     void* stack_pointer;
     bool done;
+    std::vector<std::vector<Copy>> groups;
+    std::vector<Copy> open;
 };
 
 // A place where threads meet: `generation` grows when all that are expected have come.
@@ -157,7 +166,7 @@ static int run_block(bool reverse) {
     alive = count;
     for (unsigned t = 0; t < count; t++) {
         const unsigned x = t % block_size.x, y = t / block_size.x % block_size.y;
-        threads[t] = Thread{{x, y, t / block_size.x / block_size.y}, fresh_stack(t), false};
+        threads[t] = Thread{{x, y, t / block_size.x / block_size.y}, fresh_stack(t), false, {}, {}};
         warps[t / WARP].alive++;
     }
     while (alive > 0) {
@@ -238,6 +247,33 @@ inline void __syncthreads() { emulator::meet(emulator::block_meeting, emulator::
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
     return emulator::exchange(value)[(emulator::linear() % emulator::WARP) ^ unsigned(mask)];
+}
+
+// Copies happen when they are waited for, so that what is read too early is not there.
+inline void copy16(void* to, const void* from, bool there) {
+    emulator::current->open.push_back({to, from, there});
+}
+
+inline void copies_sent() {
+    emulator::current->groups.push_back(std::move(emulator::current->open));
+    emulator::current->open.clear();
+}
+
+template <int LATER>
+void copies_there() {
+    auto& groups = emulator::current->groups;
+    while (groups.size() > LATER) {
+        for (const emulator::Copy& copy : groups.front()) {
+            if (copy.there) std::memcpy(copy.to, copy.from, 16);
+            else std::memset(copy.to, 0, 16);
+        }
+        groups.erase(groups.begin());
+    }
+}
+
+inline float power2(float x) {
+    const float y = std::exp2(x);
+    return y < 1.17549435e-38f ? 0.0f : y;
 }
 
 inline float from_bits(unsigned bits) {

@@ -1,5 +1,6 @@
 //! cuDNN's descriptors: made, told what they describe, finished.
 
+use super::functions::cudnn;
 use crate::CudaError;
 use cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Kind,
@@ -52,7 +53,7 @@ pub(super) fn check(call: &'static str, status: Status) -> Result<(), CudaError>
     }
     let mut words = [0_u8; 1024];
     // SAFETY: cuDNN writes at most as many bytes as it is told, the last of them 0.
-    unsafe { sys::cudnnGetLastErrorString(words.as_mut_ptr().cast(), words.len()) };
+    unsafe { (cudnn().last_error)(words.as_mut_ptr().cast(), words.len()) };
     let words = CStr::from_bytes_until_nul(&words).unwrap_or_default().to_string_lossy();
     let first = words.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     Err(CudaError::Library { call, status: format!("{status:?} {first}").trim_end().to_owned() })
@@ -63,7 +64,7 @@ impl Descriptor {
     pub(super) fn new(what: What) -> Result<Self, CudaError> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: cuDNN writes one handle.
-        let status = unsafe { sys::cudnnBackendCreateDescriptor(what, &raw mut handle) };
+        let status = unsafe { (cudnn().create_descriptor)(what, &raw mut handle) };
         check("cudnnBackendCreateDescriptor", status)?;
         Ok(Self(handle))
     }
@@ -73,7 +74,7 @@ impl Descriptor {
         let count = i64::try_from(values.len()).expect("few values");
         // SAFETY: the kind goes with the type of the values, and their number is right.
         let status = unsafe {
-            sys::cudnnBackendSetAttribute(self.0, name, T::KIND, count, values.as_ptr().cast())
+            (cudnn().set_attribute)(self.0, name, T::KIND, count, values.as_ptr().cast())
         };
         check("cudnnBackendSetAttribute", status)?;
         Ok(self)
@@ -87,7 +88,7 @@ impl Descriptor {
     /// Lets cuDNN check it; from now on it is constant.
     pub(super) fn finish(self) -> Result<Self, CudaError> {
         // SAFETY: the handle is alive.
-        check("cudnnBackendFinalize", unsafe { sys::cudnnBackendFinalize(self.0) })?;
+        check("cudnnBackendFinalize", unsafe { (cudnn().finish)(self.0) })?;
         Ok(self)
     }
 
@@ -125,7 +126,7 @@ impl Descriptor {
         let mut count = 0_i64;
         // SAFETY: the callers give room for so many values of the kind.
         let status =
-            unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, room, &raw mut count, to) };
+            unsafe { (cudnn().get_attribute)(self.0, name, kind, room, &raw mut count, to) };
         check("cudnnBackendGetAttribute", status)?;
         Ok(count)
     }
@@ -141,7 +142,7 @@ impl Descriptor {
         pack: &Self,
     ) -> Result<(), CudaError> {
         // SAFETY: as the caller vouches.
-        let status = unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) };
+        let status = unsafe { (cudnn().execute)(handle, self.0, pack.0) };
         check("cudnnBackendExecute", status)
     }
 }
@@ -149,6 +150,6 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         // SAFETY: created once, destroyed once.
-        let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
+        let _ = unsafe { (cudnn().destroy_descriptor)(self.0) };
     }
 }

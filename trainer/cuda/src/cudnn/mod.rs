@@ -8,6 +8,7 @@
 //! and how much memory they want. It says nothing of their results or their speed.
 
 mod descriptor;
+mod functions;
 mod graph;
 mod plan;
 
@@ -16,13 +17,16 @@ use cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Name, cudnnBackendDescriptorType_t as What,
 };
 use descriptor::{Descriptor, check};
+use functions::cudnn;
 use graph::{Graph, Role};
 use plan::{Plan, Target};
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-/// 9.19.0, the cuDNN of torch 2.11. Before 9.16 lengths that are no multiple of 128 want a mask, and before
-/// 9.6 sums in memory want zeros; this module gives neither.
-const OLDEST: usize = 91_900;
+/// Before it sums in memory want zeros, which this module does not give them.
+const OLDEST: usize = 90_600;
+
+/// From here on every length of rows has kernels; before, lengths that are no multiple of 128 want a mask.
+const ANY_LENGTH: usize = 91_600;
 
 /// How the gradient of the queries is summed over blocks of keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,16 +73,41 @@ fn graph(sizes: &AttentionSizes, pass: Pass) -> Graph {
 }
 
 /// Opens cuDNN, if it is new enough.
-fn open() -> Result<(), CudaError> {
+///
+/// # Errors
+/// If it is missing, or older than 9.6.
+pub fn open() -> Result<(), CudaError> {
     // Some of cuDNN's kernels are compiled when they are planned.
     Library::Nvrtc.open()?;
-    Library::Cudnn.open()?;
-    // SAFETY: the library is there.
-    let version = unsafe { sys::cudnnGetVersion() };
+    let version = version()?;
     if version < OLDEST {
-        let (major, minor, patch) = (version / 10_000, version / 100 % 100, version % 100);
-        let status = format!("{major}.{minor}.{patch} is older than 9.19.0");
+        let status = format!("{} is older than {}", words(version), words(OLDEST));
         return Err(CudaError::Library { call: "cudnnGetVersion", status });
+    }
+    Ok(())
+}
+
+/// As cuDNN counts: 9.19.1 is 91901.
+fn version() -> Result<usize, CudaError> {
+    // SAFETY: it takes nothing and gives a number.
+    Ok(unsafe { (functions::open()?.version)() })
+}
+
+fn words(version: usize) -> String {
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+}
+
+/// Refuses lengths for which this cuDNN wants a mask, which our graphs do not have.
+fn check_length(sizes: &AttentionSizes) -> Result<(), CudaError> {
+    let version = version()?;
+    if version < ANY_LENGTH && !sizes.len.is_multiple_of(128) {
+        let status = format!(
+            "rows of {} tokens are no multiple of 128, which {} wants; {} does not",
+            sizes.len,
+            words(version),
+            words(ANY_LENGTH)
+        );
+        return Err(CudaError::Library { call: "planning attention", status });
     }
     Ok(())
 }
@@ -98,6 +127,7 @@ pub fn plan_attention(
 ) -> Result<AttentionPlan, CudaError> {
     sizes.check()?;
     open()?;
+    check_length(sizes)?;
     let card = Descriptor::new(What::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, properties.as_bytes())?
         .finish()?;
@@ -126,13 +156,14 @@ impl Cudnn {
     fn new(stream: &Stream, arena: &Arena, order: SumOrder) -> Result<Self, CudaError> {
         open()?;
         stream.device().bind()?;
+        let functions = functions::cudnn();
         let mut handle = std::ptr::null_mut();
         // SAFETY: cuDNN writes one handle.
-        check("cudnnCreate", unsafe { sys::cudnnCreate(&raw mut handle) })?;
+        check("cudnnCreate", unsafe { (functions.create)(&raw mut handle) })?;
         let (stream, arena) = (stream.clone(), arena.clone());
         let cudnn = Self { plans: RefCell::default(), handle, order, stream, arena };
         // SAFETY: the stream lives as long as `cudnn`.
-        let status = unsafe { sys::cudnnSetStream(handle, cudnn.stream.handle().cast()) };
+        let status = unsafe { (functions.set_stream)(handle, cudnn.stream.handle().cast()) };
         check("cudnnSetStream", status)?;
         Ok(cudnn)
     }
@@ -147,6 +178,7 @@ impl Cudnn {
             .stream
             .device()
             .bind()
+            .and_then(|()| check_length(sizes))
             .and_then(|()| {
                 let forward = plan(Pass::Forward)?;
                 Ok(Rc::new(Plans { forward, backward: plan(Pass::Backward(self.order))? }))
@@ -171,7 +203,8 @@ impl Cudnn {
             (Role::Y, y),
             (Role::Statistics, statistics),
         ];
-        self.run(&plans.forward, sizes, &outside)
+        self.run(&plans.forward, sizes, &outside)?;
+        self.stream.queued(|| "cudnn attention forward".into())
     }
 
     /// Queues the backward pass. The caller vouches for the addresses of `[q, k, v, y, gy]`, the
@@ -195,7 +228,8 @@ impl Cudnn {
             (Role::Gk, gk),
             (Role::Gv, gv),
         ];
-        self.run(&plans.backward, sizes, &outside)
+        self.run(&plans.backward, sizes, &outside)?;
+        self.stream.queued(|| "cudnn attention backward".into())
     }
 
     fn run(
@@ -232,7 +266,7 @@ impl Drop for Cudnn {
         self.plans.borrow_mut().clear();
         let _ = self.stream.synchronize();
         // SAFETY: created once, destroyed once.
-        let _ = unsafe { sys::cudnnDestroy(self.handle) };
+        let _ = unsafe { (cudnn().destroy)(self.handle) };
     }
 }
 
@@ -245,7 +279,7 @@ impl Card {
     /// No test has run these kernels so far, for want of a card (see `docs/cudnn.md`).
     ///
     /// # Errors
-    /// If cuDNN is missing or older than 9.19; attention stays with our own kernels.
+    /// If cuDNN is missing or older than 9.6; attention stays with our own kernels.
     pub fn use_cudnn(&mut self, order: SumOrder) -> Result<(), CudaError> {
         self.cudnn = Some(Cudnn::new(self.stream(), self.arena(), order)?);
         Ok(())

@@ -9,10 +9,12 @@ use crate::{
 use std::rc::Rc;
 
 /// Queries (or keys) of a block.
+const BLOCK: usize = 128;
+/// Keys at a time of the forward pass.
 const TILE: usize = 64;
 /// Keys (or queries) at a time of the backward pass.
 const SMALL: usize = 32;
-const THREADS: u32 = 128;
+const THREADS: u32 = 256;
 
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,10 +74,9 @@ impl AttentionSizes {
         Ok(())
     }
 
-    /// Bytes of shared memory of a block that holds so many rows of a head, 16 bytes apart more
-    /// than they are long.
+    /// Bytes of shared memory of a block that holds so many rows of a head.
     fn shared(&self, rows: usize) -> u32 {
-        u32::try_from(rows * (self.head + 8) * 2).expect("some KiB")
+        u32::try_from(rows * self.head * 2).expect("some KiB")
     }
 
     fn numbers(&self) -> Result<[Arg; 4], CudaError> {
@@ -144,8 +145,9 @@ impl Card {
             kv_heads,
             scale,
         ];
-        let grid = Geometry::grid([sizes.len.div_ceil(TILE), sizes.heads, sizes.rows])?;
-        let geometry = Geometry { shared: sizes.shared(2 * TILE), ..grid };
+        let grid = Geometry::grid([sizes.len.div_ceil(BLOCK), sizes.heads, sizes.rows])?;
+        // Keys and values, twice.
+        let geometry = Geometry { shared: sizes.shared(4 * TILE), ..grid };
         let kernel = sizes.kernel("attention_forward_64", "attention_forward_128");
         self.kernels.launch(kernel, geometry, &mut arguments)?;
         Ok(Statistics { log_sums, plans: None })
@@ -195,7 +197,7 @@ impl Card {
             length,
         ];
         let kernel = sizes.kernel("attention_deltas_64", "attention_deltas_128");
-        self.kernels.launch(kernel, Geometry::line(items.div_ceil(4))?, &mut arguments)?;
+        self.kernels.launch(kernel, Geometry::line(items.div_ceil(THREADS as usize / 32))?, &mut arguments)?;
 
         let inputs = [
             Arg::Pointer(q.need("queries", Element::Bf16, n)?),
@@ -207,8 +209,8 @@ impl Card {
             Arg::Pointer(ranges_at(ranges, sizes)?),
         ];
         let numbers = [length, heads, kv_heads, scale];
-        let shared = sizes.shared(2 * TILE + 2 * SMALL);
-        let tiles = sizes.len.div_ceil(TILE);
+        let shared = sizes.shared(2 * BLOCK + 4 * SMALL);
+        let tiles = sizes.len.div_ceil(BLOCK);
 
         let outputs = [
             Arg::Pointer(gk.need("gk", Element::Bf16, sizes.keys())?),

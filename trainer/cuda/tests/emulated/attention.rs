@@ -1,8 +1,9 @@
 //! Attention by tiles against attention by its definition.
 
-use crate::{all, card, close_bf16, noise, read_bf16, room, twice, wide};
+use crate::{all, card, close_bf16, noise, on_card, read_bf16, room, size, twice, wide};
 use coda_cuda::{AttentionSizes, Element};
 use half::bf16;
+use std::collections::BTreeSet;
 
 /// `y`, `gq`, `gk` and `gv`, with `ranges` the keys that a token reads.
 fn reference(
@@ -105,6 +106,26 @@ fn segments_of_many_lengths() {
     check(sizes, &[75]);
     check(sizes, &[1, 2, 3, 64, 128, 149]);
     check(AttentionSizes { head: 128, ..sizes }, &[10, 100]);
+}
+
+#[test]
+fn sizes_that_are_drawn() {
+    let longest = if on_card() { 900 } else { 200 };
+    for seed in 0..2 {
+        let kv_heads = size(10 + seed, 1, 3);
+        let sizes = AttentionSizes {
+            rows: size(20 + seed, 1, 2),
+            len: size(30 + seed, 2, longest),
+            heads: kv_heads * size(40 + seed, 1, 3),
+            kv_heads,
+            head: 64 * size(50 + seed, 1, 2),
+        };
+        check(sizes, &[]);
+        let cut = |n| size(60 + 4 * seed + n, 1, sizes.len - 1);
+        let cuts: BTreeSet<usize> = (0..4).map(cut).collect();
+        let cuts: Vec<usize> = cuts.into_iter().collect();
+        check(sizes, &cuts);
+    }
 }
 
 #[test]

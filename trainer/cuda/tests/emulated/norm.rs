@@ -1,6 +1,6 @@
 //! RMSNorm over rows and over heads.
 
-use crate::{all, close_bf16, close_f32, noise, read_bf16, read_f32, room, twice, wide};
+use crate::{all, close_bf16, close_f32, noise, read_bf16, read_f32, room, size, twice, wide};
 use coda_cuda::{Element, RopeTables};
 use half::bf16;
 
@@ -25,7 +25,8 @@ fn reference(x: &[f64], weight: &[f64], gy: &[f64]) -> [Vec<f64>; 3] {
 
 #[test]
 fn rows_of_many_widths_forward_and_backward() {
-    for (rows, width) in [(1, 8), (37, 64), (19, 2048), (5, 2056), (3, 6144)] {
+    let drawn = (size(1, 1, 60), 8 * size(2, 1, 1024));
+    for (rows, width) in [(1, 8), (37, 64), (19, 2048), (5, 2056), (3, 6144), drawn] {
         let (x, w, gy, old) = (
             noise(rows * width, 1),
             noise(width, 2),
@@ -75,8 +76,9 @@ fn rows_of_many_widths_forward_and_backward() {
 
 #[test]
 fn heads_are_normed_and_turned() {
-    let (rows, len, heads) = (2, 13, 3);
-    for head in [64, 128] {
+    for (head, rows, len, heads) in
+        [(64, 2, 13, 3), (128, 2, 13, 3), (128, size(3, 1, 3), size(4, 1, 40), size(5, 1, 16))]
+    {
         let half = head / 2;
         let angle = |p: usize, i: usize| p as f64 / 1e4_f64.powf(2.0 * i as f64 / head as f64);
         #[allow(clippy::cast_possible_truncation, reason = "tables are f32")]

@@ -1,6 +1,6 @@
 //! The norm and one step of each optimizer.
 
-use crate::{all, close_f32, floats, noise, read_bf16, read_f32, room, twice};
+use crate::{all, close_f32, floats, noise, read_bf16, read_f32, room, size, twice};
 use coda_cuda::{AdafactorStep, AdamwStep, Element, FactoredMoments, Parameter};
 use half::bf16;
 
@@ -22,7 +22,7 @@ fn the_norm_is_summed_in_one_order() {
 
 #[test]
 fn adamw_moves_weights_and_their_master() {
-    let n = 1000;
+    let n = size(1, 1, 2000);
     let (p, g, m) = (floats(&noise(n, 1)), floats(&noise(n, 2)), floats(&noise(n, 3)));
     let v: Vec<f32> = m.iter().map(|m| m * m + 0.01).collect();
     let step = AdamwStep {
@@ -73,7 +73,7 @@ fn adamw_moves_weights_and_their_master() {
 
 #[test]
 fn adafactor_of_matrices_and_vectors() {
-    let (rows, columns) = (150, 70);
+    let (rows, columns) = (size(2, 1, 300), size(3, 1, 300));
     let n = rows * columns;
     let (p, g) = (floats(&noise(n, 1)), floats(&noise(n, 2)));
     let (row, column) = (vec![0.02_f32; rows], vec![0.03_f32; columns]);

@@ -1,14 +1,14 @@
 //! SwiGLU, sums, casts, moving rows, embeddings, the loss.
 
 use crate::{
-    all, card, close_bf16, close_f32, floats, noise, read_bf16, read_f32, room, twice, wide,
+    all, card, close_bf16, close_f32, floats, noise, read_bf16, read_f32, room, size, twice, wide,
 };
 use coda_cuda::Element;
 use half::bf16;
 
 #[test]
 fn swiglu_forward_and_backward() {
-    let n = 8 * 700;
+    let n = 8 * size(1, 1, 1400);
     let (gate, up, gy) = (noise(n, 1), noise(n, 2), noise(n, 3));
     let gate: Vec<bf16> = gate.iter().map(|g| bf16::from_f32(f32::from(*g) * 8.0)).collect();
     let (y, g_gate, g_up) = twice(|card| {
@@ -116,7 +116,7 @@ fn the_gradient_of_embeddings_is_summed_by_id() {
 #[test]
 fn cross_entropy_and_its_gradient() {
     // A vocabulary that no power of two divides, and one smaller than a block.
-    for (n, vocabulary) in [(5, 1009), (3, 40)] {
+    for (n, vocabulary) in [(5, 1009), (3, 40), (size(2, 1, 9), size(3, 2, 5000))] {
         let mut logits: Vec<f32> =
             floats(&noise(n * vocabulary, 1)).iter().map(|x| x * 30.0).collect();
         logits[7] = -1e30;

@@ -1,7 +1,7 @@
 //! Products: that cuBLASLt is asked for what is meant.
 
-use crate::{all, card, close_bf16, close_f32, noise, read_bf16, read_f32, room, wide};
-use coda_cuda::{Element, Order, Product};
+use crate::{all, card, close_bf16, close_f32, noise, read_bf16, read_f32, room, size, wide};
+use coda_cuda::{Card, Element, Order, Product};
 use half::bf16;
 
 fn stored(
@@ -19,7 +19,13 @@ fn stored(
 #[test]
 fn products_of_all_orders_agree_with_plain_loops() {
     let card = card();
-    let (rows, columns, inner) = (24, 16, 40);
+    let drawn = [8 * size(1, 1, 20), 8 * size(2, 1, 20), 8 * size(3, 1, 40)];
+    for [rows, columns, inner] in [[24, 16, 40], drawn] {
+        agree(&card, rows, columns, inner);
+    }
+}
+
+fn agree(card: &Card, rows: usize, columns: usize, inner: usize) {
     for (left, right) in [
         (Order::Plain, Order::Plain),
         (Order::Plain, Order::Transposed),
@@ -38,16 +44,16 @@ fn products_of_all_orders_agree_with_plain_loops() {
             (card.upload(&a).unwrap(), card.upload(&b).unwrap(), card.upload(&c).unwrap());
         let (a, b) = (all::<bf16>(&a), all::<bf16>(&b));
 
-        let out = room(&card, Element::F32, rows * columns);
+        let out = room(card, Element::F32, rows * columns);
         card.multiply(product, a, b, None, all::<f32>(&out)).unwrap();
         card.multiply(product, a, b, Some(all::<f32>(&out)), all::<f32>(&out)).unwrap();
         let doubled: Vec<f64> = plain.iter().map(|x| 2.0 * x).collect();
-        close_f32(&read_f32(&card, &out), &doubled, 1e-6);
+        close_f32(&read_f32(card, &out), &doubled, 1e-6);
 
-        let out = room(&card, Element::Bf16, rows * columns);
+        let out = room(card, Element::Bf16, rows * columns);
         card.multiply(product, a, b, Some(all::<bf16>(&c)), all::<bf16>(&out)).unwrap();
         let added: Vec<f64> = plain.iter().zip(&cw).map(|(x, c)| x + c).collect();
-        close_bf16(&read_bf16(&card, &out), &added, 3e-3);
+        close_bf16(&read_bf16(card, &out), &added, 3e-3);
     }
 }
 

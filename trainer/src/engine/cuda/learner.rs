@@ -25,8 +25,7 @@ pub struct CudaLearner {
     hosts: Vec<PinnedBytes>,
     /// Parameters and optimizer in this process's memory, if they are those of the card.
     fetched: Option<(Params, Optimizer)>,
-    /// What the state is fetched into.
-    empty: Optimizer,
+    of_optimizer: OptimizerSettings,
 }
 
 impl CudaLearner {
@@ -64,7 +63,7 @@ impl CudaLearner {
             weights,
             master,
             hosts: Vec::new(),
-            empty: optimizer.clone(),
+            of_optimizer: optimizer_settings.clone(),
             fetched: Some((params, optimizer)),
         })
     }
@@ -135,7 +134,8 @@ impl CudaLearner {
             None => places.read_wide(card, &self.weights)?,
         };
         let params = Params::from_values(&self.engine.config, values);
-        Ok((params, self.optimizer.fetch(card, places, &self.empty)?))
+        let empty = Optimizer::new(&self.of_optimizer, params.layout());
+        Ok((params, self.optimizer.fetch(card, places, empty)?))
     }
 }
 
@@ -177,6 +177,10 @@ impl Learner for CudaLearner {
     ) -> Result<LossOutput, EngineError> {
         let weights = Rc::clone(&self.weights);
         self.engine.loss_on(&weights, batch, mask_id, denominator)
+    }
+
+    fn cuda(&self) -> Option<&CudaLearner> {
+        Some(self)
     }
 
     fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError> {

@@ -23,6 +23,7 @@ use crate::{
 use batch::{Prepared, Ready};
 use coda_cuda::{
     ArenaUse, Block, Card, CudaError, Device, DeviceInfo, Element, Library, PinnedBytes, Span,
+    SumOrder,
 };
 use loss::{linear_cross_entropy, logits_of};
 use model::Network;
@@ -61,6 +62,14 @@ pub fn probe() -> Result<DeviceInfo, CudaError> {
     Ok(device.info().clone())
 }
 
+/// Whether cuDNN can be used.
+///
+/// # Errors
+/// If it is missing or too old.
+pub fn probe_cudnn() -> Result<(), CudaError> {
+    coda_cuda::open_cudnn()
+}
+
 impl CudaEngine {
     /// An engine for models of this shape on the first card.
     ///
@@ -68,8 +77,27 @@ impl CudaEngine {
     /// If there is no card or library, or the kernels are not made for the shape.
     pub fn open(config: &ModelConfig, recompute: RecomputePolicy) -> Result<Self, EngineError> {
         fits(config)?;
-        let card = Card::open(0)?;
-        Ok(Self {
+        Ok(Self::on(Card::open(0)?, config, recompute))
+    }
+
+    /// As [`CudaEngine::open`], with attention by cuDNN where rows are one segment each: made for
+    /// sizes that stay, as in training, for each new size is planned for seconds.
+    ///
+    /// # Errors
+    /// As there, and if cuDNN is missing or too old.
+    pub fn open_with_cudnn(
+        config: &ModelConfig,
+        recompute: RecomputePolicy,
+        order: SumOrder,
+    ) -> Result<Self, EngineError> {
+        fits(config)?;
+        let mut card = Card::open(0)?;
+        card.use_cudnn(order)?;
+        Ok(Self::on(card, config, recompute))
+    }
+
+    fn on(card: Card, config: &ModelConfig, recompute: RecomputePolicy) -> Self {
+        Self {
             config: config.clone(),
             recompute,
             host: PinnedBytes::new(&card),
@@ -77,13 +105,19 @@ impl CudaEngine {
             places: Places::of(config),
             ropes: HashMap::new(),
             loaded: None,
-        })
+        }
     }
 
     /// The card.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
         self.run.card.info()
+    }
+
+    /// The card, ready.
+    #[must_use]
+    pub fn card(&self) -> &Card {
+        &self.run.card
     }
 
     /// What the card's memory holds.

@@ -57,12 +57,12 @@ impl DeviceOptimizer {
         Ok(Self { settings: settings.clone(), moments, steps: optimizer.steps() })
     }
 
-    /// Brings the state back into an optimizer of the same kind and shapes.
+    /// Brings the state back, into an optimizer of the same kind and shapes.
     pub(super) fn fetch(
         &self,
         card: &Card,
         places: &Places,
-        empty: &Optimizer,
+        mut optimizer: Optimizer,
     ) -> Result<Optimizer, CudaError> {
         let mut parts: HashMap<String, Vec<f32>> = HashMap::new();
         for (index, moments) in self.moments.iter().enumerate() {
@@ -83,7 +83,6 @@ impl DeviceOptimizer {
                 Moments::Full { square } => fetch("square", square)?,
             }
         }
-        let mut optimizer = empty.clone();
         let missing = |name: &str| StateError {
             name: name.to_owned(),
             problem: "it is not on the card".to_owned(),
