@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "judges"))
+# Beside this file in a kit, in its own place in the repository.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "judges"))
 
 from model import Shape, distance, forward, leaves, loss  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -28,7 +29,8 @@ CASES = [
     ("long", Shape(1024, 3072, 8, 4, 128, 8192, 2, False), 1, 4096, False),
 ]
 
-LOSS, GRADIENT = 1e-3, 2e-2
+# The loss, and each gradient: within 2e-2, or where PyTorch in bf16 is not, within this much of its error.
+LOSS, GRADIENT, BESIDE_TORCH = 1e-3, 2e-2, 1.25
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -104,7 +106,8 @@ def run(program: Path, work: Path, only: list[str]) -> list[dict[str, object]]:
             if done.returncode == 0:
                 found = errors(load_file(out), right)
                 entry |= found
-                entry["within"] = found["loss"] < LOSS and found["gradient"] < GRADIENT  # type: ignore[operator]
+                allowed = max(GRADIENT, BESIDE_TORCH * of_torch["gradient"])  # type: ignore[operator]
+                entry["within"] = found["loss"] < LOSS and found["gradient"] < allowed  # type: ignore[operator]
             else:
                 entry |= {"error": done.stderr.strip()[-600:], "within": False}
             entry["torch_bf16"] = {key: of_torch[key] for key in ("loss", "logits", "gradient")}

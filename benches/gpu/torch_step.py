@@ -47,7 +47,7 @@ def measure(length: int, args: argparse.Namespace) -> dict[str, object]:
     config = Qwen3Config(
         vocab_size=151936, hidden_size=2048, intermediate_size=6144, num_hidden_layers=args.layers,
         num_attention_heads=16, num_key_value_heads=8, head_dim=128, rope_theta=1e6,
-        max_position_embeddings=8192, tie_word_embeddings=False, attn_implementation="sdpa",
+        max_position_embeddings=8192, tie_word_embeddings=False, attn_implementation="sdpa", use_cache=False,
     )  # fmt: skip
     with torch.device(DEVICE):
         model = Denoiser(config)

@@ -463,6 +463,9 @@ pub enum Recompute {
     /// None: all are kept.
     #[default]
     None,
+    /// On a card, those between the products, which cost little: norms, rotations, `SwiGLU`. Elsewhere
+    /// none.
+    Pointwise,
     /// Those inside a layer: only its input is kept.
     Layer,
 }

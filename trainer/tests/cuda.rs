@@ -107,9 +107,11 @@ fn loss_gradients_and_logits_are_those_of_the_cpu_engine() {
             let apart = distance(ours.get(index), right.get(index));
             assert!(apart < limit, "{name}: {apart}");
         }
-        let (_, again, found_again) = run(RecomputePolicy::Layer);
-        assert_eq!(found_again, found, "recomputation changes nothing");
-        assert!(again == ours, "recomputation changes no bit of a gradient");
+        for policy in [RecomputePolicy::Layer, RecomputePolicy::Pointwise] {
+            let (_, again, found_again) = run(policy);
+            assert_eq!(found_again, found, "recomputation changes nothing");
+            assert!(again == ours, "recomputation changes no bit of a gradient");
+        }
 
         let alone = cuda.loss(&params, &batch, MASK, denominator).expect("cuda");
         assert_eq!(alone, found);
@@ -290,6 +292,25 @@ fn two_hundred_steps_are_those_of_the_cpu_engine_in_distribution() {
     // Paired by seed: start, rows and masks are the same, so that rounding alone sets them apart.
     let error = spread / (of_cpu.len() as f64).sqrt();
     assert!((cpu - cuda).abs() < error.max(0.01 * cpu), "{cpu} and {cuda}, spread {spread}");
+}
+
+#[test]
+fn what_is_made_again_takes_no_memory_until_then() {
+    let config = config(false);
+    let params = params(&config);
+    let batch = batch(8, 64, false, 1);
+    let peak = |policy| {
+        let mut cuda = open(&config, policy);
+        let mut grads = Grads::zeros(&params);
+        cuda.loss_and_grads(&params, &batch, MASK, 512.0, &mut grads).expect("cuda");
+        cuda.usage().peak
+    };
+    let [all, pointwise, layer] =
+        [RecomputePolicy::None, RecomputePolicy::Pointwise, RecomputePolicy::Layer].map(peak);
+    // Two layers; of each, two norms, rotated queries and keys, and the product of SwiGLU.
+    let forgotten = 2 * 512 * (2 * 64 + 128 + 64 + 96) * 2;
+    assert!(pointwise + forgotten / 2 < all, "{pointwise} and {all}, {forgotten} were forgotten");
+    assert!(layer < pointwise, "{layer} and {pointwise}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! than a test.
 
 mod checks;
+mod kit;
 mod memory;
 mod plugin;
 mod process;
@@ -31,6 +32,8 @@ enum Task {
     Judges(python::Judges),
     /// Download what the tests load, the `PJRT` plugin for the CPU and `NVRTC`, and print the paths.
     Plugin,
+    /// What a machine with a card needs to check and measure the CUDA engine, in one folder.
+    GpuKit(kit::GpuKit),
     /// Licences, bans and sources of all dependencies (installs cargo-deny once).
     Deny,
     /// Hold ingest's peak memory on 500 MB of text against that on 50 MB.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
             Task::Test(test) => test.run()?,
             Task::Judges(judges) => judges.run()?,
             Task::Plugin => plugin::run()?,
+            Task::GpuKit(kit) => kit.run()?,
             Task::Deny => checks::deny()?,
             Task::BenchMemory(bench) => bench.run()?,
         }

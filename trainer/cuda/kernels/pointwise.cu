@@ -63,23 +63,33 @@ KERNEL(128, scatter_rows, const bf16* __restrict__ rows, const unsigned* __restr
 }
 
 // The gradient of embeddings: grad[ids[i]] += the sum of gy[tokens[k]] for k in
-// starts[i]..starts[i + 1], first token first. One block for each id that occurs, so nothing is
-// written by two blocks.
-KERNEL(128, embedding_backward, float* __restrict__ grad, const bf16* __restrict__ gy,
+// starts[i]..starts[i + 1], first token first. Grid (ids that occur, pieces of 256 columns): nothing is
+// written by two blocks. Every second token may be the mask, so the loop reads ahead of its sums.
+KERNEL(32, embedding_backward, float* __restrict__ grad, const bf16* __restrict__ gy,
        const unsigned* __restrict__ ids, const unsigned* __restrict__ starts,
        const unsigned* __restrict__ tokens, int width) {
-    float* into = grad + u64(ids[blockIdx.x]) * width;
+    const int c = (blockIdx.y * 32 + threadIdx.x) * 8;
+    if (c >= width) return;
     const unsigned first = starts[blockIdx.x], last = starts[blockIdx.x + 1];
-    for (int c = threadIdx.x * 8; c < width; c += 128 * 8) {
-        float sums[8];
+    float sums[8];
 #pragma unroll
-        for (int i = 0; i < 8; i++) sums[i] = 0.0f;
-        for (unsigned k = first; k < last; k++) {
-            const Eight g = load8(gy + u64(tokens[k]) * width + c);
+    for (int i = 0; i < 8; i++) sums[i] = 0.0f;
+    unsigned k = first;
+    for (; k + 8 <= last; k += 8) {
+        Eight g[8];
 #pragma unroll
-            for (int i = 0; i < 8; i++) sums[i] += g.v[i];
-        }
+        for (int n = 0; n < 8; n++) g[n] = load8(gy + u64(tokens[k + n]) * width + c);
 #pragma unroll
-        for (int i = 0; i < 8; i++) into[c + i] += sums[i];
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 8; i++) sums[i] += g[n].v[i];
     }
+    for (; k < last; k++) {
+        const Eight g = load8(gy + u64(tokens[k]) * width + c);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sums[i] += g.v[i];
+    }
+    float* into = grad + u64(ids[blockIdx.x]) * width + c;
+#pragma unroll
+    for (int i = 0; i < 8; i++) into[i] += sums[i];
 }

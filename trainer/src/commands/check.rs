@@ -6,7 +6,7 @@ use crate::{
     engine::{Batch, EngineError},
     model::Grads,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure, print_json, print_text};
 use coda_manifests::{Engine as EngineKey, Recompute};
 use coda_shards::commit::write_atomic;
@@ -35,14 +35,24 @@ pub(super) struct Check {
     /// The mask id, when the checkpoint's config.json names none.
     #[arg(long, value_name = "ID")]
     mask_id: Option<u32>,
-    /// Compute activations again in the backward pass instead of keeping them.
-    #[arg(long)]
-    recompute: bool,
+    /// Compute activations again in the backward pass instead of keeping them: inside layers, or on a card
+    /// only what lies between products (train.recompute).
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, default_missing_value = "layer",
+          default_value = "none", require_equals = true)]
+    recompute: RecomputeArg,
     #[command(flatten)]
     engine: EngineArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// `train.recompute` on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RecomputeArg {
+    None,
+    Pointwise,
+    Layer,
 }
 
 impl Check {
@@ -54,7 +64,11 @@ impl Check {
             Failure::usage("config.json names no mask_token_id").hint("give --mask-id")
         })?;
         let batch = read_batch(&self.batch)?;
-        let recompute = if self.recompute { Recompute::Layer } else { Recompute::None };
+        let recompute = match self.recompute {
+            RecomputeArg::None => Recompute::None,
+            RecomputeArg::Pointwise => Recompute::Pointwise,
+            RecomputeArg::Layer => Recompute::Layer,
+        };
         let mut engine = self.engine.open(&config, recompute)?;
         let failed = |error: EngineError| Failure::from_error(Exit::Incompatible, &error);
         let mut grads = Grads::zeros(&params);

@@ -281,6 +281,7 @@ fn cpu(config: &ModelConfig, recompute: Recompute) -> CpuEngine {
 fn policy(recompute: Recompute) -> RecomputePolicy {
     match recompute {
         Recompute::None => RecomputePolicy::None,
+        Recompute::Pointwise => RecomputePolicy::Pointwise,
         Recompute::Layer => RecomputePolicy::Layer,
     }
 }

@@ -151,7 +151,7 @@ fn activation_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
     let layer = 4 * d + 3 * config.query_width() + 3 * config.kv_width() + 3 * f;
     let layers = config.num_hidden_layers;
     let per_token = match recipe.recompute {
-        Recompute::None => layers * layer,
+        Recompute::None | Recompute::Pointwise => layers * layer,
         Recompute::Layer => layers * d + layer,
     };
     let tokens = u64::from(micro_batch(recipe)) * u64::from(recipe.row_length);

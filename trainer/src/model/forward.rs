@@ -16,6 +16,9 @@ pub enum RecomputePolicy {
     /// Every activation.
     #[default]
     None,
+    /// On a card, all but what lies between the products and costs little to make again: normalized and
+    /// rotated values, the product of `SwiGLU`. Elsewhere every activation.
+    Pointwise,
     /// Each layer's input; the layer runs again.
     Layer,
 }
@@ -108,7 +111,7 @@ impl Network {
         for layer in &self.weights.layers {
             let block = LayerBlock { layer: layer.clone(), setting: setting.clone() };
             x = match policy {
-                RecomputePolicy::None => block.forward(tape, &x),
+                RecomputePolicy::None | RecomputePolicy::Pointwise => block.forward(tape, &x),
                 RecomputePolicy::Layer => recompute(tape, &x, block),
             };
         }

@@ -152,6 +152,7 @@ impl Card {
             Arg::Pointer(tokens.need("tokens", Element::U32, tokens.len())?),
             Arg::Int(int(width)?),
         ];
-        self.kernels.launch(kernel("embedding_backward", 128), Geometry::line(n)?, &mut arguments)
+        let geometry = Geometry::grid([n, width.div_ceil(256), 1])?;
+        self.kernels.launch(kernel("embedding_backward", 32), geometry, &mut arguments)
     }
 }

@@ -44,14 +44,16 @@ impl CudaLearner {
     ) -> Result<Self, EngineError> {
         let (card, places) = (&engine.run.card, &engine.places);
         let weights = places.zeros(card, Element::Bf16)?;
-        places.write_rounded(card, &weights, &params)?;
         let master = if settings.bf16_weights {
+            places.write_rounded(card, &weights, &params)?;
             None
         } else {
             let master = places.zeros(card, Element::F32)?;
             for index in 0..places.len() {
                 card.write(places.span(&master, Element::F32, index)?, params.get(index))?;
             }
+            let all = |block, element| Span::of(block, element, 0, places.total);
+            card.round(all(&master, Element::F32)?, all(&weights, Element::Bf16)?)?;
             Some(master)
         };
         Ok(Self {

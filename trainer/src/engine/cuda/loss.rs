@@ -42,7 +42,7 @@ pub(super) fn linear_cross_entropy(
         let rows = |block, element, width| Span::of(block, element, 0, m * width);
         let outputs = batch.outputs.span()?.part(part.clone())?;
         let x = rows(&inputs, Element::Bf16, d)?;
-        card.gather(hidden.span()?, outputs, d, x)?;
+        card.gather(hidden.hold(card)?.span()?, outputs, d, x)?;
         let out = rows(&logits, Element::F32, v)?;
         logits_of(card, x, head, m, out)?;
         let grad = g_logits.as_ref().map(|block| rows(block, Element::Bf16, v)).transpose()?;

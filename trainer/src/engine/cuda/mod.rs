@@ -290,7 +290,7 @@ impl Engine for CudaEngine {
             let (x, out) = (card.room(Element::Bf16, n * d)?, card.room(Element::F32, n * v)?);
             let x = Span::of(&x, Element::Bf16, 0, n * d)?;
             let out = Span::of(&out, Element::F32, 0, n * v)?;
-            card.gather(hidden.span()?, Span::of(&indices, Element::U32, 0, n)?, d, x)?;
+            card.gather(hidden.hold(card)?.span()?, Span::of(&indices, Element::U32, 0, n)?, d, x)?;
             logits_of(card, x, &network.weights.head, n, out)?;
             logits.extend(card.read::<f32>(out)?);
         }

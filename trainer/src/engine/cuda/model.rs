@@ -28,6 +28,8 @@ struct Setting {
     rope: Rc<Rope>,
     ranges: Option<Shared>,
     eps: f32,
+    /// Whether what lies between the products is made again in the backward pass.
+    forgets: bool,
 }
 
 impl Network {
@@ -70,11 +72,12 @@ impl Network {
             rope: Rc::clone(rope),
             ranges: batch.ranges.clone(),
             eps: self.eps,
+            forgets: policy == RecomputePolicy::Pointwise,
         };
         let mut x = ops::embed(tape, run, &self.weights.embedding, &batch.ids, &batch.by_id)?;
         for layer in &self.weights.layers {
             x = match policy {
-                RecomputePolicy::None => layer.forward(tape, &setting, &x)?,
+                RecomputePolicy::None | RecomputePolicy::Pointwise => layer.forward(tape, &setting, &x)?,
                 RecomputePolicy::Layer => recompute(tape, layer, &setting, &x)?,
             };
         }
@@ -84,7 +87,7 @@ impl Network {
 
 impl Layer<Weight> {
     fn forward<T: Tape>(&self, tape: &mut T, setting: &Setting, x: &Var) -> Result<Var, CudaError> {
-        let Setting { run, sizes, rope, ranges, eps } = setting;
+        let Setting { run, sizes, rope, ranges, eps, forgets } = setting;
         let h = ops::rms_norm(tape, run, x, &self.input_norm, *eps)?;
         let q = ops::linear(tape, run, &h, &self.q, None)?;
         let q = ops::head_norm_rope(tape, run, &q, &self.q_norm, *eps, rope)?;
@@ -92,12 +95,23 @@ impl Layer<Weight> {
         let k = ops::head_norm_rope(tape, run, &k, &self.k_norm, *eps, rope)?;
         let v = ops::linear(tape, run, &h, &self.v, None)?;
         let a = ops::attention(tape, run, [&q, &k, &v], *sizes, ranges.as_ref())?;
+        if *forgets {
+            for made in [&h, &q, &k] {
+                made.forget();
+            }
+        }
         let x = ops::linear(tape, run, &a, &self.o, Some(x))?;
         let h = ops::rms_norm(tape, run, &x, &self.post_norm, *eps)?;
         let gate = ops::linear(tape, run, &h, &self.gate, None)?;
         let up = ops::linear(tape, run, &h, &self.up, None)?;
         let f = ops::swiglu(tape, run, &gate, &up)?;
-        ops::linear(tape, run, &f, &self.down, Some(&x))
+        let y = ops::linear(tape, run, &f, &self.down, Some(&x))?;
+        if *forgets {
+            for made in [&h, &f] {
+                made.forget();
+            }
+        }
+        Ok(y)
     }
 }
 

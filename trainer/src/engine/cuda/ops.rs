@@ -1,7 +1,7 @@
 //! The model's operations on a card, each with its backward pass on the tape.
 
 use super::{
-    tape::{Run, Var},
+    tape::{Held, Run, Var},
     weights::Weight,
 };
 use crate::ops::Tape;
@@ -59,7 +59,7 @@ pub(super) fn embed<T: Tape>(
 ) -> Result<Var, CudaError> {
     let (n, width) = (ids.len, embedding.width);
     let out = Var::new(run.card.room(Element::Bf16, n * width)?, n, width);
-    run.card.gather(embedding.span()?, ids.span()?, width, out.span()?)?;
+    run.card.gather(embedding.span()?, ids.span()?, width, out.hold(&run.card)?.span()?)?;
     let (y, embedding, by_id) = (out.clone(), embedding.clone(), by_id.clone());
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
@@ -77,17 +77,20 @@ pub(super) fn linear<T: Tape>(
     weight: &Weight,
     residual: Option<&Var>,
 ) -> Result<Var, CudaError> {
+    let card = &run.card;
     let (n, inner, outer) = (x.rows, weight.width, weight.rows);
-    let out = Var::new(run.card.room(Element::Bf16, n * outer)?, n, outer);
+    let out = Var::new(card.room(Element::Bf16, n * outer)?, n, outer);
     let (left, right) = (Order::Plain, Order::Transposed);
     let product = Product { rows: n, columns: outer, inner, left, right };
-    let add = residual.map(Var::span).transpose()?;
-    run.card.multiply(product, x.span()?, weight.span()?, add, out.span()?)?;
+    let (x_held, out_held) = (x.hold(card)?, out.hold(card)?);
+    let added = residual.map(|residual| residual.hold(card)).transpose()?;
+    let add = added.as_ref().map(Held::span).transpose()?;
+    card.multiply(product, x_held.span()?, weight.span()?, add, out_held.span()?)?;
     let (x, weight, residual, y) = (x.clone(), weight.clone(), residual.cloned(), out.clone());
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let g = y.of_grad(&gy)?;
-        add_product_of_rows(card, g, x.span()?, [n, outer, inner], weight.grad()?)?;
+        add_product_of_rows(card, g, x.hold(card)?.span()?, [n, outer, inner], weight.grad()?)?;
         x.fill_grad(card, |gx, holds| {
             let (left, right) = (Order::Plain, Order::Plain);
             let product = Product { rows: n, columns: inner, inner: outer, left, right };
@@ -122,17 +125,25 @@ pub(super) fn rms_norm<T: Tape>(
     weight: &Weight,
     eps: f32,
 ) -> Result<Var, CudaError> {
-    let out = Var::new(run.card.room(Element::Bf16, x.len())?, x.rows, x.width);
-    let scales = run.card.room(Element::F32, x.rows)?;
     let rows = x.rows;
-    let of_scales = |block| Span::of(block, Element::F32, 0, rows);
-    run.card.rms_norm(x.span()?, weight.span()?, eps, out.span()?, of_scales(&scales)?)?;
+    let scales = Rc::new(run.card.room(Element::F32, rows)?);
+    let make = {
+        let (x, weight, scales) = (x.clone(), weight.clone(), Rc::clone(&scales));
+        move |card: &Card| {
+            let out = card.room(Element::Bf16, x.len())?;
+            let scales = Span::of(&scales, Element::F32, 0, rows)?;
+            card.rms_norm(x.hold(card)?.span()?, weight.span()?, eps, x.of_grad(&out)?, scales)?;
+            Ok(out)
+        }
+    };
+    let out = Var::new(make(&run.card)?, rows, x.width).remade_by(make);
     let (x, weight, y) = (x.clone(), weight.clone(), out.clone());
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let scales = Span::of(&scales, Element::F32, 0, rows)?;
+        let held = x.hold(card)?;
         x.fill_grad(card, |gx, holds| {
-            let (gy, x, w) = (y.of_grad(&gy)?, x.span()?, weight.span()?);
+            let (gy, x, w) = (y.of_grad(&gy)?, held.span()?, weight.span()?);
             card.rms_norm_backward(gy, x, w, scales, gx, holds, weight.grad()?)
         })
     });
@@ -149,15 +160,23 @@ pub(super) fn head_norm_rope<T: Tape>(
     rope: &Rc<Rope>,
 ) -> Result<Var, CudaError> {
     let heads = x.width / weight.width;
-    let out = Var::new(run.card.room(Element::Bf16, x.len())?, x.rows, x.width);
-    run.card.head_norm_rope(x.span()?, weight.span()?, eps, heads, rope.tables()?, out.span()?)?;
+    let make = {
+        let (x, weight, rope) = (x.clone(), weight.clone(), Rc::clone(rope));
+        move |card: &Card| {
+            let out = card.room(Element::Bf16, x.len())?;
+            let (x_held, y, tables) = (x.hold(card)?, x.of_grad(&out)?, rope.tables()?);
+            card.head_norm_rope(x_held.span()?, weight.span()?, eps, heads, tables, y)?;
+            Ok(out)
+        }
+    };
+    let out = Var::new(make(&run.card)?, x.rows, x.width).remade_by(make);
     let (x, weight, y, rope) = (x.clone(), weight.clone(), out.clone(), Rc::clone(rope));
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let gx = card.room(Element::Bf16, x.len())?;
         card.head_norm_rope_backward(
             y.of_grad(&gy)?,
-            x.span()?,
+            x.hold(card)?.span()?,
             weight.span()?,
             eps,
             heads,
@@ -178,16 +197,20 @@ pub(super) fn attention<T: Tape>(
     sizes: AttentionSizes,
     ranges: Option<&Shared>,
 ) -> Result<Var, CudaError> {
-    let out = Var::new(run.card.room(Element::Bf16, q.len())?, q.rows, q.width);
+    let card = &run.card;
+    let out = Var::new(card.room(Element::Bf16, q.len())?, q.rows, q.width);
     let at = ranges.map(Shared::span).transpose()?;
-    let inputs = [q.span()?, k.span()?, v.span()?];
-    let statistics = run.card.attention(inputs, &sizes, at, out.span()?)?;
+    let held = [q.hold(card)?, k.hold(card)?, v.hold(card)?];
+    let inputs = [held[0].span()?, held[1].span()?, held[2].span()?];
+    let statistics = card.attention(inputs, &sizes, at, out.hold(card)?.span()?)?;
     let (q, k, v, y, ranges) = (q.clone(), k.clone(), v.clone(), out.clone(), ranges.cloned());
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let room = |var: &Var| card.room(Element::Bf16, var.len());
         let (gq, gk, gv) = (room(&q)?, room(&k)?, room(&v)?);
-        let inputs = [q.span()?, k.span()?, v.span()?, y.span()?, y.of_grad(&gy)?];
+        let held = [q.hold(card)?, k.hold(card)?, v.hold(card)?, y.hold(card)?];
+        let [q_at, k_at, v_at, y_at] = &held;
+        let inputs = [q_at.span()?, k_at.span()?, v_at.span()?, y_at.span()?, y.of_grad(&gy)?];
         let outputs = [q.of_grad(&gq)?, k.of_grad(&gk)?, v.of_grad(&gv)?];
         let at = ranges.as_ref().map(Shared::span).transpose()?;
         card.attention_backward(inputs, &statistics, &sizes, at, outputs)?;
@@ -205,15 +228,25 @@ pub(super) fn swiglu<T: Tape>(
     gate: &Var,
     up: &Var,
 ) -> Result<Var, CudaError> {
-    let out = Var::new(run.card.room(Element::Bf16, gate.len())?, gate.rows, gate.width);
-    run.card.swiglu(gate.span()?, up.span()?, out.span()?)?;
+    let make = {
+        let (gate, up) = (gate.clone(), up.clone());
+        move |card: &Card| {
+            let out = card.room(Element::Bf16, gate.len())?;
+            let (gate_held, up_held) = (gate.hold(card)?, up.hold(card)?);
+            card.swiglu(gate_held.span()?, up_held.span()?, gate.of_grad(&out)?)?;
+            Ok(out)
+        }
+    };
+    let out = Var::new(make(&run.card)?, gate.rows, gate.width).remade_by(make);
     let (gate, up, y) = (gate.clone(), up.clone(), out.clone());
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let room = |var: &Var| card.room(Element::Bf16, var.len());
         let (g_gate, g_up) = (room(&gate)?, room(&up)?);
         let outputs = (gate.of_grad(&g_gate)?, up.of_grad(&g_up)?);
-        card.swiglu_backward(y.of_grad(&gy)?, gate.span()?, up.span()?, outputs.0, outputs.1)?;
+        let (gate_held, up_held) = (gate.hold(card)?, up.hold(card)?);
+        let inputs = (gate_held.span()?, up_held.span()?);
+        card.swiglu_backward(y.of_grad(&gy)?, inputs.0, inputs.1, outputs.0, outputs.1)?;
         gate.add_grad(card, g_gate)?;
         up.add_grad(card, g_up)
     });

@@ -42,7 +42,16 @@ impl DeviceOptimizer {
             state.iter().map(|tensor| (tensor.name.as_str(), tensor.values)).collect();
         let moments = (0..places.len()).map(|index| {
             let shape = places.shape(index);
-            let part = |part: &str| card.upload(by_name[format!("{}.{part}", shape.name).as_str()]);
+            let part = |part: &str| {
+                let values = by_name[format!("{}.{part}", shape.name).as_str()];
+                if optimizer.steps() > 0 {
+                    return card.upload(values);
+                }
+                // What has made no step is all zeros, which need not be sent.
+                let block = card.room(Element::F32, values.len())?;
+                card.zero(all(&block)?)?;
+                Ok(block)
+            };
             Ok(match settings {
                 OptimizerSettings::AdamW(_) => {
                     Moments::Adam { first: part("first")?, second: part("second")? }

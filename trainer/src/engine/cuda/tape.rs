@@ -45,17 +45,50 @@ impl Run {
 }
 
 /// An activation: a bf16 matrix `[rows, width]` with room for its gradient.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Var {
-    data: Rc<Block>,
+    data: Rc<RefCell<Option<Rc<Block>>>>,
+    /// How to make the values again once they were forgotten.
+    remake: Option<Rc<Remake>>,
     grad: Rc<RefCell<Option<Block>>>,
     pub(super) rows: usize,
     pub(super) width: usize,
 }
 
+type Remake = dyn Fn(&Card) -> Result<Block, CudaError>;
+
+/// The values of an activation, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Held {
+    block: Rc<Block>,
+    len: usize,
+}
+
+impl Held {
+    pub(super) fn span(&self) -> Result<Span<'_>, CudaError> {
+        Span::of(&self.block, Element::Bf16, 0, self.len)
+    }
+}
+
 impl Var {
     pub(super) fn new(data: Block, rows: usize, width: usize) -> Self {
-        Self { data: Rc::new(data), grad: Rc::default(), rows, width }
+        let data = Rc::new(RefCell::new(Some(Rc::new(data))));
+        Self { data, remake: None, grad: Rc::default(), rows, width }
+    }
+
+    /// The same, with a way to make the values again, to the bit.
+    pub(super) fn remade_by(
+        self,
+        remake: impl Fn(&Card) -> Result<Block, CudaError> + 'static,
+    ) -> Self {
+        Self { remake: Some(Rc::new(remake)), ..self }
+    }
+
+    /// Gives the values' memory back, if they can be made again.
+    pub(super) fn forget(&self) {
+        if self.remake.is_some() {
+            self.data.replace(None);
+        }
     }
 
     /// The same values with a gradient of its own.
@@ -68,8 +101,15 @@ impl Var {
         self.rows * self.width
     }
 
-    pub(super) fn span(&self) -> Result<Span<'_>, CudaError> {
-        Span::of(&self.data, Element::Bf16, 0, self.len())
+    /// The values, made again if they were forgotten; from then on they are kept.
+    pub(super) fn hold(&self, card: &Card) -> Result<Held, CudaError> {
+        let mut data = self.data.borrow_mut();
+        let block = match (data.as_ref(), &self.remake) {
+            (Some(block), _) => Rc::clone(block),
+            (None, Some(remake)) => Rc::clone(data.insert(Rc::new(remake(card)?))),
+            (None, None) => unreachable!("only what can be made again is forgotten"),
+        };
+        Ok(Held { block, len: self.len() })
     }
 
     /// A gradient as a span.
