@@ -147,6 +147,8 @@ def main() -> int:
     unknown = set(args.parts.split(",")) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if shutil.which("nvidia-smi") is None:
+        parser.exit(2, "error: there is no nvidia-smi here\nhint: run this on a machine with an NVIDIA card\n")
     args.out.mkdir(parents=True, exist_ok=True)
     runner, parts = Runner(args.out), args.parts.split(",")
     results: dict[str, object] = {"machine": machine()}
