@@ -32,6 +32,7 @@
 
 mod check;
 mod cleaning;
+mod cuda;
 mod curriculum;
 mod error;
 mod load;
@@ -46,13 +47,13 @@ mod schedule;
 mod spans;
 mod token_count;
 mod types;
-mod cuda;
 mod xla;
 
 pub use cleaning::{
     Clean, CleanProfile, ControlCharacters, Decontaminate, Dedup, DedupScope, KeepOrStrip, Near,
     Newlines,
 };
+pub use cuda::{Cuda, CudaAttention};
 pub use curriculum::{ConditionedSpan, Curriculum, SourceCurriculum};
 pub use error::{ManifestError, Place};
 pub use mixing::Packing;
@@ -68,5 +69,4 @@ pub use types::{
     MasterWeights, Model, Optimizer, OptimizerKind, Overlong, Profile, Recompute, Source,
     SourceKind, Stage, Tokenizer, Train,
 };
-pub use cuda::{Cuda, CudaAttention};
 pub use xla::{Compute, MeshShape, Xla};

@@ -2,8 +2,8 @@
 //! two together.
 
 use crate::{
-    Blobs, Clean, Cuda, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, SpanKinds, TokenCount,
-    Transform, Unnest, Xla,
+    Blobs, Clean, Cuda, Curriculum, Decontaminate, Dedup, Keep, Packing, Roots, SpanKinds,
+    TokenCount, Transform, Unnest, Xla,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,12 +1,12 @@
 //! `docs/manifest.md` lists the keys that exist: all of them, and no others.
 
 use coda_manifests::{
-    Blobs, Checkpoint, Clean, CleanProfile, ConditionedSpan, ControlCharacters, Curriculum, Data,
-    Decontaminate, Dedup, DedupScope, Engine, Eval, Fields, Format, HeldOutLoss, Hold, KeepOrStrip,
-    LearningRate, LrSchedule, Manifest, MaskBlocks, MasterWeights, Model, Near, Newlines,
-    Optimizer, OptimizerKind, Overlong, Packing, Recompute, Schedule, Source, SourceCurriculum,
-    SourceKind, SpanKind, SpanKinds, TokenCount, Tokenizer, Train, Transform, Unnest, UnnestInto,
-    Xla,
+    Blobs, Checkpoint, Clean, CleanProfile, ConditionedSpan, ControlCharacters, Cuda,
+    CudaAttention, Curriculum, Data, Decontaminate, Dedup, DedupScope, Engine, Eval, Fields,
+    Format, HeldOutLoss, Hold, KeepOrStrip, LearningRate, LrSchedule, Manifest, MaskBlocks,
+    MasterWeights, Model, Near, Newlines, Optimizer, OptimizerKind, Overlong, Packing, Recompute,
+    Schedule, Source, SourceCurriculum, SourceKind, SpanKind, SpanKinds, TokenCount, Tokenizer,
+    Train, Transform, Unnest, UnnestInto, Xla,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,6 +131,7 @@ fn everything_of_training() -> Train {
         score_pads: Some(false),
         recompute: Recompute::None,
         master_weights: MasterWeights::F32,
+        cuda: Cuda { attention: CudaAttention::Auto },
         xla: Xla { query_chunk: Some(1), loss_chunk: Some(1), ..Xla::default() },
         eval: Eval { every: Some(1), batches: Some(1), by_strategy: true },
         checkpoint: Checkpoint { every: Some(1), keep: Some(1) },

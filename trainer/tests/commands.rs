@@ -176,3 +176,25 @@ fn check_writes_loss_logits_and_every_gradient() {
     fs::write(world.path("batch.safetensors"), "junk").expect("write");
     world.fails(&args, 4);
 }
+
+#[test]
+fn steps_on_made_up_rows_are_timed() {
+    let world = World::new();
+    let args = ["bench", "--manifest", "tiny.yaml", "--engine", "cpu", "--lengths", "8,16"];
+    let more = ["--tokens", "32", "--passes", "2", "--timed", "2", "--warm-up", "1", "--json"];
+    let result = json_of(&world, &[&args[..], &more].concat());
+    assert_eq!(result["engine"], "cpu");
+    let lengths = result["lengths"].as_array().expect("lengths");
+    let of = |key: &str| lengths.iter().map(|of| of[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("length"), [8, 16]);
+    assert_eq!(of("rows_per_pass"), [4, 2]);
+    assert_eq!(of("tokens"), [64, 64]);
+    for of in lengths {
+        assert_eq!(of["seconds"].as_array().map(Vec::len), Some(2));
+        let (tokens, median) = (of["tokens_per_second"].as_f64(), of["median"].as_f64());
+        assert!((tokens.expect("a rate") * median.expect("seconds") - 64.0).abs() < 1e-6);
+        assert!(of["loss"].as_f64().is_some_and(|loss| loss > 0.0), "{of}");
+        assert!(of["scored"].as_u64().is_some_and(|n| (10..60).contains(&n)), "{of}");
+        assert!(of["mfu"].is_null() && of["memory"].is_null(), "a CPU has no such figures");
+    }
+}

@@ -202,10 +202,7 @@ impl Stream {
     }
 
     /// Names what was just queued, should times be taken.
-    pub(crate) fn queued(
-        &self,
-        name: impl FnOnce() -> Cow<'static, str>,
-    ) -> Result<(), CudaError> {
+    pub(crate) fn queued(&self, name: impl FnOnce() -> Cow<'static, str>) -> Result<(), CudaError> {
         self.0.timeline.note(self.0.handle, name)
     }
 

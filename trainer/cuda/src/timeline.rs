@@ -18,7 +18,10 @@ pub struct Timed {
 
 /// Marks behind the operations of a stream, if they are wanted.
 #[derive(Debug, Default)]
-pub(crate) struct Timeline(RefCell<Option<Vec<(Cow<'static, str>, Clock)>>>);
+pub(crate) struct Timeline(RefCell<Option<Vec<Mark>>>);
+
+/// What was queued, and the mark behind it.
+type Mark = (Cow<'static, str>, Clock);
 
 /// A mark that knows when it was passed.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ struct Clock(sys::CUevent);
 
 impl Clock {
     fn behind(queued: sys::CUstream) -> Result<Self, CudaError> {
-        let handle = event::create(CUevent_flags::CU_EVENT_DEFAULT).map_err(refused("cuEventCreate"))?;
+        let handle =
+            event::create(CUevent_flags::CU_EVENT_DEFAULT).map_err(refused("cuEventCreate"))?;
         let clock = Self(handle);
         // SAFETY: both handles are alive.
         unsafe { event::record(handle, queued) }.map_err(refused("cuEventRecord"))?;
@@ -64,7 +68,7 @@ impl Timeline {
     /// Stops, and gives what was timed. The stream has to be done.
     pub(crate) fn stop(&self) -> Result<Vec<Timed>, CudaError> {
         let marks = self.0.take().unwrap_or_default();
-        let timed = |pair: &[(Cow<'static, str>, Clock)]| {
+        let timed = |pair: &[Mark]| {
             // SAFETY: both marks were passed.
             let milliseconds = unsafe { event::elapsed(pair[0].1.0, pair[1].1.0) }
                 .map_err(refused("cuEventElapsedTime"))?;

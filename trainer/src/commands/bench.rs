@@ -28,7 +28,7 @@ pub(super) struct Bench {
     manifest: ManifestArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Tokens per row, one or several: each is measured by itself (data.row_length).
+    /// Tokens per row, one or several: each is measured by itself.
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     lengths: Vec<u32>,
     /// Tokens of one forward and backward pass; rows of greater length pass one at a time.
@@ -68,12 +68,12 @@ struct Measured {
     device: Option<String>,
     parameters: u64,
     optimizer: &'static str,
-    lengths: Vec<Length>,
+    lengths: Vec<Timing>,
 }
 
 /// At one length of rows.
 #[derive(Debug, Serialize)]
-struct Length {
+struct Timing {
     length: u32,
     rows_per_pass: u32,
     passes: u32,
@@ -150,11 +150,17 @@ impl Bench {
         config: &ModelConfig,
         params: &Params,
         device: &mut Option<String>,
-    ) -> Result<Length, Failure> {
+    ) -> Result<Timing, Failure> {
         let of_optimizer = optimizer_settings(&recipe.optimizer);
         let optimizer = Optimizer::new(&of_optimizer, params.layout());
-        let mut learner =
-            self.engine.learner(recipe, config, params.clone(), optimizer, &Processes::alone())?;
+        let mut learner = self.engine.learner(
+            recipe,
+            config,
+            params.clone(),
+            optimizer,
+            &Processes::alone(),
+            1,
+        )?;
         let batches: Vec<Batch> = (0..self.passes)
             .map(|pass| rows_of_noise(recipe, config, pass, self.documents))
             .collect();
@@ -183,7 +189,8 @@ impl Bench {
         }
         let mut timeline = Vec::new();
         if self.timeline
-            && let Some(card) = learner.cuda().map(|learner| learner.engine().card().stream().clone())
+            && let Some(card) =
+                learner.cuda().map(|learner| learner.engine().card().stream().clone())
         {
             let refused = |error: coda_cuda::CudaError| failed(error.into());
             card.start_timeline().map_err(refused)?;
@@ -212,7 +219,7 @@ impl Bench {
             cards: 1,
         };
         let flops = tokens as f64 * job.model_flops_per_token() / median;
-        Ok(Length {
+        Ok(Timing {
             length: recipe.row_length,
             rows_per_pass: recipe.global_batch / self.passes,
             passes: self.passes,
@@ -306,7 +313,8 @@ impl Measured {
             let _ = writeln!(text, "\none step at length {}: {:.1} ms", of.length, 1e3 * total);
             for (name, count, seconds) in &of.timeline {
                 let share = 100.0 * seconds / total;
-                let _ = writeln!(text, "{:>9.3} ms {share:>5.1}%  {count:>5} x {name}", 1e3 * seconds);
+                let _ =
+                    writeln!(text, "{:>9.3} ms {share:>5.1}%  {count:>5} x {name}", 1e3 * seconds);
             }
         }
         text

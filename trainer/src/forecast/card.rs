@@ -71,3 +71,24 @@ impl Card {
         self.memory / 100 * 95
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Card;
+
+    #[test]
+    fn cards_are_known_by_what_drivers_call_them() {
+        let known = [
+            ("NVIDIA H100 80GB HBM3", 85_000_000_000, Some("h100")),
+            ("NVIDIA H200", 150_000_000_000, Some("h200")),
+            ("NVIDIA A100-SXM4-40GB", 42_000_000_000, Some("a100-40")),
+            ("NVIDIA A100-SXM4-80GB", 85_000_000_000, Some("a100")),
+            ("NVIDIA GeForce RTX 4090", 25_000_000_000, Some("rtx4090")),
+            ("NVIDIA RTX 6000 Ada Generation", 51_000_000_000, Some("rtx6000ada")),
+            ("emulated card", 8_000_000_000, None),
+        ];
+        for (device, memory, name) in known {
+            assert_eq!(Card::of_device(device, memory).map(|card| card.name), name, "{device}");
+        }
+    }
+}

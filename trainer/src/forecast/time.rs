@@ -4,15 +4,15 @@ use super::{Card, Job, Keep};
 use crate::model::ModelConfig;
 use serde::Serialize;
 
-/// What share of a card's published rates is reached. Assumed, not measured here.
+/// What share of a card's published rates is reached. The defaults are those of one H200 at rows of 8192
+/// (docs/benchmarks.md); what other cards and sizes reach is assumed to be the same.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Assumptions {
     /// Matrix products, of the peak.
     pub gemm: f64,
-    /// Attention forward, of the peak. NVIDIA's own table for cuDNN 9.19 on an H200 (heads of 128, rows of 8192)
-    /// has 0.70.
+    /// cuDNN's attention forward, of the peak.
     pub attention_forward: f64,
-    /// Attention backward, of the peak; the same table: 0.60.
+    /// cuDNN's attention backward, with sums in a fixed order, of the peak.
     pub attention_backward: f64,
     /// Passes over memory, of the bandwidth.
     pub bandwidth: f64,
@@ -24,9 +24,9 @@ impl Default for Assumptions {
     fn default() -> Self {
         Self {
             gemm: 0.7,
-            attention_forward: 0.7,
-            attention_backward: 0.6,
-            bandwidth: 0.8,
+            attention_forward: 0.62,
+            attention_backward: 0.47,
+            bandwidth: 0.72,
             link: 0.75,
         }
     }

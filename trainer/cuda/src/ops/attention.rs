@@ -197,7 +197,11 @@ impl Card {
             length,
         ];
         let kernel = sizes.kernel("attention_deltas_64", "attention_deltas_128");
-        self.kernels.launch(kernel, Geometry::line(items.div_ceil(THREADS as usize / 32))?, &mut arguments)?;
+        self.kernels.launch(
+            kernel,
+            Geometry::line(items.div_ceil(THREADS as usize / 32))?,
+            &mut arguments,
+        )?;
 
         let inputs = [
             Arg::Pointer(q.need("queries", Element::Bf16, n)?),

@@ -72,7 +72,11 @@ fn all<T: Value>(block: &Block) -> Span<'_> {
 /// Runs `body` with both orders of threads and returns what it gave, which must be the same.
 fn twice<T: PartialEq + std::fmt::Debug>(mut body: impl FnMut(&Card) -> T) -> T {
     let card = card();
-    let reverse = |order| if !on_card() { coda_cuda_emulator::reverse(order) };
+    let reverse = |order| {
+        if !on_card() {
+            coda_cuda_emulator::reverse(order);
+        }
+    };
     reverse(false);
     let forward = body(&card);
     reverse(true);

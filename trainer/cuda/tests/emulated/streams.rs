@@ -1,7 +1,7 @@
-//! Copies beside work, and memory that runs out.
+//! Copies beside work, times, and memory that runs out.
 
 use crate::{all, card, noise, read_bf16};
-use coda_cuda::{Element, PinnedBytes, Span};
+use coda_cuda::{Element, Order, PinnedBytes, Product, Span};
 use half::bf16;
 
 #[test]
@@ -31,4 +31,26 @@ fn a_card_that_is_full_says_so() {
     // It can go on.
     let x = card.upload(&[1.0_f32; 8]).unwrap();
     assert_eq!(card.read::<f32>(all::<f32>(&x)).unwrap(), [1.0; 8]);
+}
+
+#[test]
+fn a_timeline_names_what_ran_in_order() {
+    let card = card();
+    let (a, b) = (card.upload(&[bf16::ONE; 64]).unwrap(), card.upload(&[bf16::ONE; 64]).unwrap());
+    let add = || card.add(all::<bf16>(&a), all::<bf16>(&b)).unwrap();
+    add();
+    card.stream().start_timeline().unwrap();
+    card.zero(all::<bf16>(&b)).unwrap();
+    add();
+    let side = 8;
+    let (left, right) = (Order::Plain, Order::Transposed);
+    let product = Product { rows: side, columns: side, inner: side, left, right };
+    let out = card.room(Element::F32, side * side).unwrap();
+    card.multiply(product, all::<bf16>(&a), all::<bf16>(&b), None, all::<f32>(&out)).unwrap();
+    let timed = card.stream().stop_timeline().unwrap();
+    let names: Vec<&str> = timed.iter().map(|timed| &*timed.name).collect();
+    assert_eq!(names, ["zero", "add_into", "product 8x8 . 8x8ᵀ f32"]);
+    assert!(timed.iter().all(|timed| timed.seconds > 0.0), "{timed:?}");
+    add();
+    assert!(card.stream().stop_timeline().unwrap().is_empty(), "it was stopped");
 }

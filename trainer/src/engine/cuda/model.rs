@@ -77,7 +77,9 @@ impl Network {
         let mut x = ops::embed(tape, run, &self.weights.embedding, &batch.ids, &batch.by_id)?;
         for layer in &self.weights.layers {
             x = match policy {
-                RecomputePolicy::None | RecomputePolicy::Pointwise => layer.forward(tape, &setting, &x)?,
+                RecomputePolicy::None | RecomputePolicy::Pointwise => {
+                    layer.forward(tape, &setting, &x)?
+                }
                 RecomputePolicy::Layer => recompute(tape, layer, &setting, &x)?,
             };
         }
