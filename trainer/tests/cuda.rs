@@ -8,7 +8,8 @@
 
 use coda_trainer::{
     engine::{
-        Batch, CpuEngine, Engine, HostLearner, Learner, LearnerSettings, StepInput,
+        Batch, CpuDecoder, CpuEngine, Decoder, Engine, HostLearner, Ids, Learner, LearnerSettings,
+        Span, StepInput,
         cuda::{CudaEngine, CudaLearner},
     },
     model::{Grads, ModelConfig, Params, RecomputePolicy},
@@ -224,6 +225,68 @@ fn steps_are_those_of_the_cpu_engine() {
             assert!(distance(ours.values, right.values) < 5e-2, "{kind} {}", ours.name);
         }
     }
+}
+
+fn decoded(decoder: &mut dyn Decoder, spans: &[Span<'_>]) -> Vec<f32> {
+    decoder.decode(spans).expect("runs")
+}
+
+#[test]
+fn windows_read_what_earlier_forwards_left() {
+    let config = config(false);
+    let params = params(&config);
+    let mut engine = open(&config, RecomputePolicy::None);
+    let mut ours = engine.decoder(&params).expect("memory").expect("a card has one");
+    let mut right = CpuDecoder::new(&config, &params);
+    let mut rows =
+        [(23, 1), (140, 2), (9, 3)].map(|(len, seed)| batch(1, len, false, seed).noised_ids);
+    // All rows whole, then parts of them in other company; ids change between the forwards, inside and
+    // outside of what is computed next.
+    let steps: [&[(usize, std::ops::Range<usize>)]; 4] = [
+        &[(0, 0..23), (1, 0..140), (2, 0..9)],
+        &[(1, 130..140), (0, 7..15)],
+        &[(2, 4..5)],
+        &[(0, 12..23), (2, 0..9), (1, 3..139)],
+    ];
+    for (number, windows) in steps.into_iter().enumerate() {
+        let outputs: Vec<Vec<usize>> = windows
+            .iter()
+            .map(|(_, window)| window.clone().step_by(number + 1).collect())
+            .collect();
+        let spans: Vec<Span<'_>> = windows
+            .iter()
+            .zip(&outputs)
+            .map(|((row, window), outputs)| Span {
+                slot: 10 + row,
+                row: &rows[*row],
+                window: window.clone(),
+                outputs,
+            })
+            .collect();
+        let (found, wanted) = (decoded(ours.as_mut(), &spans), decoded(&mut right, &spans));
+        assert_eq!(found.len(), wanted.len());
+        let apart = distance(&found, &wanted);
+        assert!(apart < 1e-2, "forward {number}: {apart}");
+        for row in &mut rows {
+            for id in row.iter_mut().step_by(5) {
+                *id = (*id + index(number) + 1) % MASK;
+            }
+        }
+    }
+    // The whole row again is the plain forward.
+    let row = &rows[1];
+    let all: Vec<usize> = (0..row.len()).collect();
+    let span = Span { slot: 11, row, window: 0..row.len(), outputs: &all };
+    let found = decoded(ours.as_mut(), &[span.clone()]);
+    let ids = Ids { rows: 1, len: row.len(), ids: row, segment_ids: None };
+    let plain = engine.logits(&params, &ids, None).expect("runs");
+    assert!(distance(&found, &plain) < 1e-6);
+    // What was forgotten, or never was, is refused.
+    ours.forget(11);
+    let part = Span { window: 0..3, outputs: &[], ..span };
+    let error = ours.decode(&[part]).unwrap_err().to_string();
+    assert!(error.contains("a forward of the whole row before"), "{error}");
+    assert!(decoded(ours.as_mut(), &[]).is_empty());
 }
 
 /// Rows in which every token follows from the one before it, so that there is something to learn.

@@ -170,19 +170,21 @@ struct Span {
     }
 };
 
-// Grid (blocks of queries, heads, rows). A warp has 16 queries; a lane two of them, g and g + 8.
+// Grid (blocks of queries, heads, rows). A warp has 16 queries; a lane two of them, g and g + 8. A row has
+// `count` queries: all of its tokens, or where every one reads all keys some of them.
 template <int HEAD>
 __device__ __forceinline__ void attention_forward(const bf16* q, const bf16* k, const bf16* v,
                                                   const int2* ranges, bf16* y, float* log_sums,
-                                                  Sizes sizes, float scale, bf16* shared) {
+                                                  Sizes sizes, int count, float scale,
+                                                  bf16* shared) {
     const int head = blockIdx.y, kv_head = head / (sizes.heads / sizes.kv_heads);
     const int q_width = sizes.heads * HEAD, kv_width = sizes.kv_heads * HEAD;
-    const u64 row_start = u64(blockIdx.z) * sizes.length;
+    const u64 row_start = u64(blockIdx.z) * sizes.length, query_start = u64(blockIdx.z) * count;
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const int block_first = blockIdx.x * BLOCK, first = block_first + warp * 16;
 
     // The queries pass through the room of keys and values into registers.
-    load_rows<HEAD, BLOCK>(shared, q, row_start, q_width, head, block_first, sizes.length);
+    load_rows<HEAD, BLOCK>(shared, q, query_start, q_width, head, block_first, count);
     copies_sent();
     copies_there<0>();
     __syncthreads();
@@ -278,13 +280,13 @@ __device__ __forceinline__ void attention_forward(const bf16* q, const bf16* k, 
         }
         __syncthreads();
     }
-    store_rows<HEAD>(y, out, row_start, q_width, head, first, sizes.length, 1.0f / sum_low,
+    store_rows<HEAD>(y, out, query_start, q_width, head, first, count, 1.0f / sum_low,
                      1.0f / sum_high);
-    if (lane % 4 == 0) {
-        float* at = log_sums + (u64(blockIdx.z) * sizes.heads + head) * sizes.length;
+    if (log_sums != nullptr && lane % 4 == 0) {
+        float* at = log_sums + (u64(blockIdx.z) * sizes.heads + head) * count;
         const int query = first + lane / 4;
-        if (query < sizes.length) at[query] = most_low + log2f(sum_low);
-        if (query + 8 < sizes.length) at[query + 8] = most_high + log2f(sum_high);
+        if (query < count) at[query] = most_low + log2f(sum_low);
+        if (query + 8 < count) at[query + 8] = most_high + log2f(sum_high);
     }
 }
 
@@ -495,10 +497,11 @@ __device__ __forceinline__ void attention_backward_queries(const bf16* q, const 
 #define ATTENTION_KERNELS(HEAD)                                                                      \
     KERNEL(THREADS, attention_forward_##HEAD, const bf16* __restrict__ q, const bf16* __restrict__ k, \
            const bf16* __restrict__ v, const int2* __restrict__ ranges, bf16* __restrict__ y,        \
-           float* __restrict__ log_sums, int length, int heads, int kv_heads, float scale) {         \
+           float* __restrict__ log_sums, int length, int heads, int kv_heads, int count,             \
+           float scale) {                                                                            \
         DYNAMIC_SHARED(room);                                                                        \
         const Sizes sizes = {length, heads, kv_heads};                                               \
-        attention_forward<HEAD>(q, k, v, ranges, y, log_sums, sizes, scale,                          \
+        attention_forward<HEAD>(q, k, v, ranges, y, log_sums, sizes, count, scale,                   \
                                 reinterpret_cast<bf16*>(room));                                      \
     }                                                                                                \
     KERNEL(THREADS, attention_deltas_##HEAD, const bf16* __restrict__ y,                             \

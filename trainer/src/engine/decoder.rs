@@ -27,7 +27,7 @@ pub struct Span<'a> {
 /// that was filled by a row of the same length; what it reads of the other positions is as old as the
 /// forward that computed them.
 ///
-/// A row's logits do not depend on the rows beside it.
+/// A row's logits do not depend on the rows beside it; on a card they may, by rounding.
 pub trait Decoder {
     /// The logits of all `outputs`, span after span: `[outputs, V]`, unshifted as
     /// [`Engine::logits`] gives them. A slot may occur once.

@@ -132,25 +132,51 @@ impl Card {
             cudnn.forward(&plans, sizes, [q, k, v, y, log_sums.pointer()])?;
             return Ok(Statistics { log_sums, plans: Some(plans) });
         }
-        let [length, heads, kv_heads, scale] = sizes.numbers()?;
-        let mut arguments = [
-            Arg::Pointer(q),
-            Arg::Pointer(k),
-            Arg::Pointer(v),
-            Arg::Pointer(ranges_at(ranges, sizes)?),
-            Arg::Pointer(y),
-            Arg::Pointer(log_sums.pointer()),
-            length,
-            heads,
-            kv_heads,
-            scale,
+        let at = ranges_at(ranges, sizes)?;
+        self.attention_forward([q, k, v, at, y, log_sums.pointer()], sizes, sizes.len)?;
+        Ok(Statistics { log_sums, plans: None })
+    }
+
+    /// As [`Card::attention`] without ranges, for `queries` tokens of each row, wherever they stand in it: `q`
+    /// and `y` `[B·queries, heads · head]`. Nothing is kept for a backward pass.
+    ///
+    /// # Errors
+    /// If sizes do not fit.
+    pub fn attention_of(
+        &self,
+        [q, k, v]: [Span<'_>; 3],
+        sizes: &AttentionSizes,
+        queries: usize,
+        y: Span<'_>,
+    ) -> Result<(), CudaError> {
+        sizes.check()?;
+        let n = sizes.rows * queries * sizes.heads * sizes.head;
+        let pointers = [
+            q.need("queries", Element::Bf16, n)?,
+            k.need("keys", Element::Bf16, sizes.keys())?,
+            v.need("values", Element::Bf16, sizes.keys())?,
+            0,
+            y.need("result", Element::Bf16, n)?,
+            0,
         ];
-        let grid = Geometry::grid([sizes.len.div_ceil(BLOCK), sizes.heads, sizes.rows])?;
+        self.attention_forward(pointers, sizes, queries)
+    }
+
+    /// Queues our own forward pass. The caller has checked `[q, k, v, ranges, y, log_sums]`.
+    fn attention_forward(
+        &self,
+        pointers: [u64; 6],
+        sizes: &AttentionSizes,
+        queries: usize,
+    ) -> Result<(), CudaError> {
+        let [length, heads, kv_heads, scale] = sizes.numbers()?;
+        let numbers = [length, heads, kv_heads, Arg::Int(int(queries)?), scale];
+        let mut arguments = [&pointers.map(Arg::Pointer)[..], &numbers].concat();
+        let grid = Geometry::grid([queries.div_ceil(BLOCK), sizes.heads, sizes.rows])?;
         // Keys and values, twice.
         let geometry = Geometry { shared: sizes.shared(4 * TILE), ..grid };
         let kernel = sizes.kernel("attention_forward_64", "attention_forward_128");
-        self.kernels.launch(kernel, geometry, &mut arguments)?;
-        Ok(Statistics { log_sums, plans: None })
+        self.kernels.launch(kernel, geometry, &mut arguments)
     }
 
     /// Sends `gy` back through [`Card::attention`] into `gq`, `gk` and `gv`, which are overwritten.

@@ -109,6 +109,27 @@ fn segments_of_many_lengths() {
 }
 
 #[test]
+fn some_queries_of_a_row_read_all_of_its_keys() {
+    for (len, from, queries, head) in [(150, 130, 20, 64), (77, 0, 1, 128), (300, 5, 140, 64)] {
+        let sizes = AttentionSizes { rows: 1, len, heads: 4, kv_heads: 2, head };
+        let (width, kv_width) = (4 * head, 2 * head);
+        let (q, k, v) = (noise(len * width, 1), noise(len * kv_width, 2), noise(len * kv_width, 3));
+        let found = twice(|card| {
+            let block = |values: &[bf16]| card.upload(values).unwrap();
+            let (part, k, v) = (block(&q[from * width..][..queries * width]), block(&k), block(&v));
+            let y = room(card, Element::Bf16, queries * width);
+            let inputs = [&part, &k, &v].map(|b| all::<bf16>(b));
+            card.attention_of(inputs, &sizes, queries, all::<bf16>(&y)).unwrap();
+            read_bf16(card, &y)
+        });
+        let ranges = vec![[0, i32::try_from(len).unwrap()]; len];
+        let zeros = vec![0.0; len * width];
+        let [y, ..] = reference([&wide(&q), &wide(&k), &wide(&v), &zeros], &sizes, &ranges);
+        close_bf16(&found, &y[from * width..][..queries * width], 8e-3);
+    }
+}
+
+#[test]
 fn sizes_that_are_drawn() {
     let longest = if on_card() { 900 } else { 200 };
     for seed in 0..2 {

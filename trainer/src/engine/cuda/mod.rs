@@ -5,6 +5,7 @@
 //! and a step like the one before it allocates nothing.
 
 mod batch;
+mod decoder;
 mod learner;
 mod loss;
 mod model;
@@ -15,7 +16,7 @@ mod weights;
 
 pub use learner::CudaLearner;
 
-use super::{Batch, Engine, EngineError, Ids, LossOutput};
+use super::{Batch, Decoder, Engine, EngineError, Ids, LossOutput};
 use crate::{
     model::{Grads, ModelConfig, Params, RecomputePolicy},
     ops::{Cpu, NoneTape, OwnedTape, Rotary},
@@ -25,6 +26,7 @@ use coda_cuda::{
     ArenaUse, Block, Card, CudaError, Device, DeviceInfo, Element, Library, PinnedBytes, Span,
     SumOrder,
 };
+use decoder::CudaDecoder;
 use loss::{linear_cross_entropy, logits_of};
 use model::Network;
 use ops::Rope;
@@ -148,10 +150,7 @@ impl CudaEngine {
             return Ok(Rc::clone(rope));
         }
         let rotary = Rotary::new(len, self.config.head_dim, self.config.rope_theta);
-        let [cosines, sines] = rotary.tables();
-        let card = &self.run.card;
-        let (cosines, sines) = (card.upload(cosines)?, card.upload(sines)?);
-        let rope = Rc::new(Rope { cosines, sines, len, half: self.config.head_dim / 2 });
+        let rope = Rc::new(Rope::upload(&self.run.card, &rotary, self.config.head_dim)?);
         self.ropes.insert(len, Rc::clone(&rope));
         Ok(rope)
     }
@@ -295,6 +294,12 @@ impl Engine for CudaEngine {
             logits.extend(card.read::<f32>(out)?);
         }
         Ok(logits)
+    }
+
+    fn decoder(&mut self, params: &Params) -> Result<Option<Box<dyn Decoder>>, EngineError> {
+        let weights = self.load(params)?;
+        let decoder = CudaDecoder::new(&self.config, &self.run, &self.places, &weights);
+        Ok(Some(Box::new(decoder)))
     }
 }
 

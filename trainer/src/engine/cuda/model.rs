@@ -17,7 +17,7 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) weights: Weights<Weight>,
-    eps: f32,
+    pub(super) eps: f32,
 }
 
 /// What all layers share for one batch.

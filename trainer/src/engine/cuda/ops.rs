@@ -4,7 +4,7 @@ use super::{
     tape::{Held, Run, Var},
     weights::Weight,
 };
-use crate::ops::Tape;
+use crate::ops::{Rotary, Tape};
 use coda_cuda::{
     AttentionSizes, Block, Card, CudaError, Element, Order, Product, RopeTables, Span,
 };
@@ -20,9 +20,21 @@ pub(super) struct Rope {
 }
 
 impl Rope {
+    /// Brings the tables of rotary angles to a card.
+    pub(super) fn upload(card: &Card, rotary: &Rotary, head: usize) -> Result<Self, CudaError> {
+        let [cosines, sines] = rotary.tables();
+        let (cosines, sines) = (card.upload(cosines)?, card.upload(sines)?);
+        Ok(Self { cosines, sines, len: rotary.len(), half: head / 2 })
+    }
+
+    /// The tables of `n` positions from `start` on.
+    pub(super) fn part(&self, start: usize, n: usize) -> Result<RopeTables<'_>, CudaError> {
+        let table = |block| Span::of(block, Element::F32, start * self.half, n * self.half);
+        Ok(RopeTables { cosines: table(&self.cosines)?, sines: table(&self.sines)?, len: n })
+    }
+
     fn tables(&self) -> Result<RopeTables<'_>, CudaError> {
-        let table = |block| Span::of(block, Element::F32, 0, self.len * self.half);
-        Ok(RopeTables { cosines: table(&self.cosines)?, sines: table(&self.sines)?, len: self.len })
+        self.part(0, self.len)
     }
 }
 
