@@ -74,7 +74,10 @@ fn help_texts() {
             .as_slice(),
         ),
         ("coda-curriculum", &["", "show", "draw", "diff"]),
-        ("coda-trainer", &["", "sample", "eval", "plan", "inspect", "verify", "export", "check"]),
+        (
+            "coda-trainer",
+            &["", "sample", "eval", "plan", "bench", "inspect", "verify", "export", "check"],
+        ),
     ] {
         for command in commands {
             let args = Some(*command).into_iter().filter(|c| !c.is_empty()).chain(["--help"]);

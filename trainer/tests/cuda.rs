@@ -277,7 +277,7 @@ fn windows_read_what_earlier_forwards_left() {
     let row = &rows[1];
     let all: Vec<usize> = (0..row.len()).collect();
     let span = Span { slot: 11, row, window: 0..row.len(), outputs: &all };
-    let found = decoded(ours.as_mut(), &[span.clone()]);
+    let found = decoded(ours.as_mut(), std::slice::from_ref(&span));
     let ids = Ids { rows: 1, len: row.len(), ids: row, segment_ids: None };
     let plain = engine.logits(&params, &ids, None).expect("runs");
     assert!(distance(&found, &plain) < 1e-6);
