@@ -217,3 +217,34 @@ fn steps_are_those_of_the_cpu_engine_on_every_mesh() {
         }
     }
 }
+
+#[test]
+fn bf16_weights_take_the_steps_of_the_cpu_engine() {
+    let config = config(false);
+    let of_optimizer = settings("adafactor");
+    // Not representable: both engines have to round them before the first step.
+    let start = params(&config);
+    let fresh = || Optimizer::new(&of_optimizer, start.layout());
+    let settings = LearnerSettings { grad_clip: Some(1.0), bf16_weights: true };
+    let cpu = CpuEngine::new(config.clone(), RecomputePolicy::None);
+    let mut host = HostLearner::new(cpu, start.clone(), fresh(), settings, 8);
+    let (expected, right, _) = train(&mut host, 1);
+    let engine = open(&config, MeshShape { fsdp: 2, ..one() }, Compute::F32, 8);
+    let mut learner = XlaLearner::new(engine, start.clone(), fresh(), &of_optimizer, settings, 8)
+        .expect("a learner");
+    let held = batch(8, 24, true, 50);
+    let before = learner.loss(&held, MASK, 192.0).expect("a loss").loss;
+    let (found, ours, _) = train(&mut learner, 1);
+    assert!(learner.loss(&held, MASK, 192.0).expect("a loss").loss < before);
+    for ([loss, norm], [right_loss, right_norm]) in found.iter().zip(&expected) {
+        // The first step is the same to rounding; then values that fall on either side of a tie part.
+        assert!((loss / right_loss - 1.0).abs() < 1e-4, "{found:?} {expected:?}");
+        assert!((norm / right_norm - 1.0).abs() < 1e-2, "{found:?} {expected:?}");
+    }
+    assert!((found[0][0] / expected[0][0] - 1.0).abs() < 1e-6, "{found:?} {expected:?}");
+    for ((name, _, ours), (_, _, right)) in ours.iter().zip(right.iter()) {
+        assert!(distance(ours, right) < 5e-3, "{name}: {}", distance(ours, right));
+        let rounded = |v: &f32| half::bf16::from_f32(*v).to_f32().to_bits() == v.to_bits();
+        assert!(ours.iter().all(rounded), "{name} is bf16");
+    }
+}

@@ -52,7 +52,7 @@ pub struct StepOutput {
 pub struct LearnerSettings {
     /// Largest norm of the whole gradient; `None`: no clipping.
     pub grad_clip: Option<f64>,
-    /// Whether weights are rounded to `bf16` after every step, as the reference has them.
+    /// Whether weights are `bf16`, as the reference has them: rounded at the start and after every step.
     pub bf16_weights: bool,
 }
 
@@ -149,13 +149,16 @@ where
     #[must_use]
     pub fn among(
         engine: E,
-        params: Params,
+        mut params: Params,
         optimizer: Optimizer,
         settings: LearnerSettings,
         rows_at_once: usize,
         shards: Shards,
         collective: C,
     ) -> Self {
+        if settings.bf16_weights {
+            round_to_bf16(&mut params.slices_mut());
+        }
         let sums = vec![Grads::zeros(&params)];
         Self { engine, params, optimizer, settings, rows_at_once, sums, shards, collective }
     }

@@ -39,7 +39,11 @@ impl StepProgram {
             optimizer: optimizer_settings(&recipe.optimizer),
             learner: LearnerSettings::of(recipe),
         };
-        let module = Blueprint::new(config, xla.mesh).step(&geometry, passes, &settings);
+        let mut blueprint = Blueprint::new(config, xla.mesh);
+        if settings.learner.bf16_weights {
+            blueprint.store_bf16();
+        }
+        let module = blueprint.step(&geometry, passes, &settings);
         Ok(Self { module, devices: devices(xla.mesh), rows_of_a_pass: rows, passes })
     }
 

@@ -14,9 +14,11 @@ use crate::{
     engine::{Batch, EngineError, Learner, LearnerSettings, LossOutput, StepInput, StepOutput},
     fit::micro_batch,
     model::Params,
-    optim::{Optimizer, OptimizerSettings, StateError, clip_scale},
+    optim::{Optimizer, OptimizerSettings, StateError, clip_scale, round_to_bf16},
 };
+use coda_pjrt::{Buffer, ElementType};
 use coda_stages::Recipe;
+use half::bf16;
 use std::{
     collections::HashMap,
     ops::Range,
@@ -51,8 +53,8 @@ impl XlaLearner {
     /// # Errors
     /// If `rows_at_once` cannot be shared out over the mesh, or the devices have no room.
     pub fn new(
-        engine: XlaEngine,
-        params: Params,
+        mut engine: XlaEngine,
+        mut params: Params,
         optimizer: Optimizer,
         optimizer_settings: &OptimizerSettings,
         settings: LearnerSettings,
@@ -66,6 +68,10 @@ impl XlaLearner {
         }
         let session_mesh = engine.session.mesh();
         let several = engine.session.processes().count() > 1;
+        if settings.bf16_weights {
+            round_to_bf16(&mut params.slices_mut());
+            engine.blueprint.store_bf16();
+        }
         let kinds = state_of(optimizer_settings, &engine.blueprint.weights, session_mesh);
         let mut held = engine.place_weights(|index| params.get(index))?;
         held.extend(place_state(&engine, &kinds, &optimizer, &params)?);
@@ -274,6 +280,14 @@ fn place_state(
     kinds.iter().map(place).collect()
 }
 
+/// What a buffer of f32 or bf16 holds.
+fn widened(buffer: &Buffer) -> Result<Vec<f32>, EngineError> {
+    Ok(match buffer.element() {
+        ElementType::Bf16 => buffer.download::<bf16>()?.into_iter().map(f32::from).collect(),
+        _ => buffer.download()?,
+    })
+}
+
 /// Downloads every piece of a stacked tensor once. With several processes each sends its own to process
 /// 0, tensor by tensor, so that no more than one is under way.
 fn fetch_members(
@@ -287,14 +301,14 @@ fn fetch_members(
     let own = session.placed(spread).filter(|(place, _)| is_first(*place));
     if session.processes().count() == 1 {
         for (place, buffer) in own {
-            let values: Vec<f32> = buffer.download()?;
+            let values = widened(buffer)?;
             weights::paste(stacked, mesh, place, &values, &mut member);
         }
         return Ok(());
     }
     let mut bytes = Vec::new();
     for (_, buffer) in own {
-        let values: Vec<f32> = buffer.download()?;
+        let values = widened(buffer)?;
         bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
     }
     let group = &session.processes().group;

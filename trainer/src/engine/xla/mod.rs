@@ -35,6 +35,7 @@ use batch::{Pass, rows_of};
 use coda_hlo::{ElementType, Module, Sharding};
 use coda_manifests::Xla;
 use coda_pjrt::{Buffer, PjrtError};
+use half::bf16;
 use mesh::{batch_parts, batch_sharding};
 use program::{Blueprint, Chunks, Geometry, geometry};
 use session::{Program, Session, Spread};
@@ -217,7 +218,13 @@ impl XlaEngine {
         let mesh = self.session.mesh();
         let place = |stacked| {
             let piece = |device| weights::cut(stacked, mesh, device, &member);
-            Ok(self.session.place_pieces(piece)?)
+            Ok(match self.blueprint.stored {
+                ElementType::Bf16 => self.session.place_pieces(|device| {
+                    let (dims, values) = piece(device);
+                    (dims, values.into_iter().map(bf16::from_f32).collect())
+                })?,
+                _ => self.session.place_pieces(piece)?,
+            })
         };
         self.blueprint.weights.iter().map(place).collect()
     }

@@ -118,7 +118,7 @@ pub(super) fn clip(graph: &mut Graph, gradients: &[Value], norm: Value, limit: f
     gradients.iter().map(|&gradient| by_scalar(graph, gradient, factor)).collect()
 }
 
-/// New weights and new state.
+/// New weights, in f32, and new state.
 pub(super) fn update(
     graph: &mut Graph,
     settings: &StepSettings,
@@ -143,12 +143,6 @@ pub(super) fn update(
             OptimizerSettings::Adafactor(adafactor) => {
                 adafactor_step(graph, adafactor, kind, weight, gradient, own, scalars)
             }
-        };
-        let new = if settings.learner.bf16_weights {
-            let rounded = graph.convert(new, ElementType::Bf16);
-            graph.convert(rounded, ElementType::F32)
-        } else {
-            new
         };
         new_weights.push(new);
         new_state.extend(own);

@@ -51,6 +51,9 @@ pub(super) struct Blueprint {
     pub mesh: MeshShape,
     /// The weights, in the order of the arguments.
     pub weights: Vec<Stacked>,
+    /// The type in which programs are given weights, and a step gives them back: f32, or bf16 where the
+    /// weights that are trained are.
+    pub stored: ElementType,
 }
 
 /// A graph in the making, with its arguments.
@@ -78,11 +81,11 @@ impl Draft {
         self.argument(name, Shape::new(element, dims), batch_sharding(dims.len(), dim))
     }
 
-    fn weights(&mut self, weights: &[Stacked]) -> Vec<Value> {
+    fn weights(&mut self, weights: &[Stacked], element: ElementType) -> Vec<Value> {
         weights
             .iter()
             .map(|weight| {
-                let shape = Shape::new(ElementType::F32, &weight.dims);
+                let shape = Shape::new(element, &weight.dims);
                 self.argument(&weight.name, shape, weight.sharding.clone())
             })
             .collect()
@@ -118,7 +121,27 @@ impl BatchValues {
 
 impl Blueprint {
     pub(super) fn new(config: &ModelConfig, mesh: MeshShape) -> Self {
-        Self { config: config.clone(), mesh, weights: stack(config, mesh) }
+        Self {
+            config: config.clone(),
+            mesh,
+            weights: stack(config, mesh),
+            stored: ElementType::F32,
+        }
+    }
+
+    /// From now on programs are given weights in bf16.
+    pub(super) const fn store_bf16(&mut self) {
+        self.stored = ElementType::Bf16;
+    }
+
+    /// The weights as a program is given them.
+    fn stored_weights(&self, draft: &mut Draft) -> Vec<Value> {
+        draft.weights(&self.weights, self.stored)
+    }
+
+    /// The same as what is differentiated and computed with, in f32.
+    fn widened(graph: &mut Graph, stored: &[Value]) -> Vec<Value> {
+        stored.iter().map(|&weight| graph.convert(weight, ElementType::F32)).collect()
     }
 
     fn draft() -> Draft {
@@ -152,8 +175,9 @@ impl Blueprint {
 
     /// The arguments of a program that makes one pass.
     fn reading(&self, draft: &mut Draft, geometry: &Geometry) -> Reading {
+        let stored = self.stored_weights(draft);
         Reading {
-            weights: draft.weights(&self.weights),
+            weights: Self::widened(&mut draft.graph, &stored),
             batch: Self::batch(draft, geometry, None),
             rotary: self.rotary(draft, geometry.len),
         }
@@ -245,7 +269,8 @@ impl Blueprint {
     /// Weights, ids, segments and `count` places among all outputs to their logits `[count, V]`.
     pub(super) fn logits(&self, geometry: &Geometry, count: usize) -> Module {
         let mut draft = Self::draft();
-        let weights = draft.weights(&self.weights);
+        let stored = self.stored_weights(&mut draft);
+        let weights = Self::widened(&mut draft.graph, &stored);
         let dims = [geometry.rows, geometry.len];
         let ids = draft.split("ids", ElementType::I32, &dims, 0);
         let segments =
@@ -282,7 +307,7 @@ impl Blueprint {
         settings: &StepSettings,
     ) -> Module {
         let mut draft = Self::draft();
-        let weights = draft.weights(&self.weights);
+        let weights = self.stored_weights(&mut draft);
         let kinds = optimizer::state_of(&settings.optimizer, &self.weights, self.mesh);
         let state: Vec<Value> = kinds.iter().map(|kind| kind.argument(&mut draft)).collect();
         for (index, argument) in draft.arguments.iter_mut().enumerate() {
@@ -310,13 +335,16 @@ impl Blueprint {
         };
         let (finite_norm, finite_sum) = (graph.is_finite(norm), graph.is_finite(sum));
         let applied = graph.and(finite_norm, finite_sum);
+        let wide = Self::widened(graph, &weights);
         let (new_weights, new_state) = optimizer::update(
             graph,
             settings,
             &self.weights,
-            (&weights, &gradients, &state),
+            (&wide, &gradients, &state),
             &scalars,
         );
+        let new_weights: Vec<Value> =
+            new_weights.into_iter().map(|new| graph.convert(new, self.stored)).collect();
         let mut keep_or_take = |old: &[Value], new: &[Value]| -> Vec<Value> {
             let pairs = old.iter().zip(new);
             pairs.map(|(&old, &new)| graph.select(applied, new, old)).collect()
@@ -343,7 +371,7 @@ impl Blueprint {
     }
 
     /// Losses of all passes, their sum, and the sum of the gradients. The batch of `read` has a leading
-    /// axis of passes.
+    /// axis of passes; its weights are as they are stored, and widened where a pass begins.
     fn all_passes(
         &self,
         graph: &mut Graph,
@@ -353,9 +381,10 @@ impl Blueprint {
     ) -> (Value, Value, Vec<Value>) {
         let mut inner = Self::draft();
         let sum = inner.repeated("sum", ElementType::F32, &[]);
-        let sums = inner.weights(&self.weights);
+        let sums = inner.weights(&self.weights, ElementType::F32);
         let batch = Self::batch(&mut inner, geometry, None);
-        let weights = inner.weights(&self.weights);
+        let stored = self.stored_weights(&mut inner);
+        let weights = Self::widened(&mut inner.graph, &stored);
         let rotary = self.rotary(&mut inner, geometry.len);
         let own_seed = inner.repeated("seed", ElementType::F32, &[]);
         let own = Reading { weights, batch, rotary };
@@ -366,8 +395,8 @@ impl Blueprint {
         outputs.push(losses);
 
         let mut init = vec![graph.constant(0.0, Shape::scalar(ElementType::F32))];
-        for (&weight, stacked) in read.weights.iter().zip(&self.weights) {
-            let zero = graph.constant_like(0.0, weight);
+        for stacked in &self.weights {
+            let zero = graph.constant(0.0, Shape::new(ElementType::F32, &stacked.dims));
             init.push(graph.constrain(zero, &stacked.sharding));
         }
         let weights = read.weights.iter().copied();
@@ -446,6 +475,45 @@ impl Chunks {
             },
             query_chunk: chunk(xla.query_chunk),
             loss_chunk: chunk(xla.loss_chunk),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blueprint, Chunks, StepSettings, geometry};
+    use crate::{
+        engine::LearnerSettings,
+        model::config::tiny,
+        optim::{AdafactorSettings, OptimizerSettings},
+    };
+    use coda_hlo::ElementType;
+    use coda_manifests::{MeshShape, Xla};
+
+    #[test]
+    fn weights_enter_and_leave_a_step_as_they_are_stored() {
+        let mesh = MeshShape::default();
+        let mut blueprint = Blueprint::new(&tiny(), mesh);
+        let settings = |bf16_weights| StepSettings {
+            optimizer: OptimizerSettings::Adafactor(AdafactorSettings::default()),
+            learner: LearnerSettings { grad_clip: Some(1.0), bf16_weights },
+        };
+        let chunks = Chunks::of(Xla::default(), ElementType::F32);
+        let geometry = geometry(mesh, 2, 8, chunks, false);
+        let count = blueprint.weights.len();
+        for stored in [ElementType::F32, ElementType::Bf16] {
+            if stored == ElementType::Bf16 {
+                blueprint.store_bf16();
+            }
+            let module = blueprint.step(&geometry, 2, &settings(stored == ElementType::Bf16));
+            let parameters = module.graph.parameters();
+            let of = |index: usize| {
+                let out = module.outputs[index].value;
+                [parameters[index], out].map(|value| module.graph.shape(value).element)
+            };
+            assert!((0..count).all(|weight| of(weight) == [stored; 2]));
+            // The optimizer's state, which follows, is f32 whatever the weights are.
+            assert_eq!(of(count), [ElementType::F32; 2]);
         }
     }
 }
