@@ -19,9 +19,29 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A sentence, made harmless, whose numbers do not break at the hyphen of `1e-3` on narrow screens.
+pub(crate) fn prose(text: &str) -> String {
+    let (mut out, mut before) = (String::new(), [' '; 2]);
+    for c in escape(text).chars() {
+        // A word joiner: nothing to see, and nowhere to break.
+        if before == ['e', '-'] && c.is_ascii_digit() {
+            out.push('\u{2060}');
+        }
+        out.push(c);
+        before = [before[1], c];
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{escape, page};
+    use super::{escape, page, prose};
+
+    #[test]
+    fn numbers_in_sentences_stay_whole() {
+        assert_eq!(prose("from 1e-3 to 2e-4<"), "from 1e-\u{2060}3 to 2e-\u{2060}4&lt;");
+        assert_eq!(prose("pre-training, e-mail, 5-7"), "pre-training, e-mail, 5-7");
+    }
 
     #[test]
     fn names_cannot_break_out_of_the_page() {

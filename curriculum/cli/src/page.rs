@@ -2,7 +2,7 @@
 
 use crate::{
     chart, heat,
-    html::{escape, page},
+    html::{escape, page, prose},
     plot::Chart,
     table::{HEADINGS, MIX_HEADINGS, cells, mix_cells},
     timeline::{Line, Shape, Timeline},
@@ -20,15 +20,15 @@ pub(crate) struct Sample {
 /// The page. `samples` are rows at some steps, `drawn_from` says in words which rows they are.
 pub(crate) fn html(timeline: &Timeline, samples: &[Sample], drawn_from: &str) -> String {
     let mut body = format!("<h1>What {} shows the model</h1>\n", escape(&timeline.name));
-    let _ = writeln!(body, "<p>{}</p>\n<ul>", escape(&words::lead(timeline)));
+    let _ = writeln!(body, "<p>{}</p>\n<ul>", prose(&words::lead(timeline)));
     for sentence in words::sentences(timeline) {
-        let _ = writeln!(body, "<li>{}</li>", escape(&sentence));
+        let _ = writeln!(body, "<li>{}</li>", prose(&sentence));
     }
     if let Some(real) = &timeline.shard_set_rows {
-        let _ = writeln!(body, "<li>{}</li>", escape(&real.words()));
+        let _ = writeln!(body, "<li>{}</li>", prose(&real.words()));
     }
     for hold in &timeline.holds {
-        let _ = writeln!(body, "<li>{}.</li>", escape(&hold.words()));
+        let _ = writeln!(body, "<li>{}.</li>", prose(&hold.words()));
     }
     if let Some(waits) = timeline.waits {
         let _ = writeln!(body, "<li>The rest of this page shows the run {}.</li>", waits.heading());
@@ -147,7 +147,7 @@ fn table(body: &mut String, timeline: &Timeline) {
     }
     body.push_str("<dl>\n");
     for (term, meaning) in timeline.legend() {
-        let _ = writeln!(body, "<dt>{term}</dt><dd>{}</dd>", escape(&meaning));
+        let _ = writeln!(body, "<dt>{term}</dt><dd>{}</dd>", prose(&meaning));
     }
     body.push_str("</dl>\n");
 }
@@ -159,7 +159,7 @@ fn sources(body: &mut String, timeline: &Timeline) {
         let common = words::sentences(timeline);
         for sentence in words::sentences(&own.timeline) {
             if !common.contains(&sentence) {
-                let _ = writeln!(body, "<li>{}</li>", escape(&sentence));
+                let _ = writeln!(body, "<li>{}</li>", prose(&sentence));
             }
         }
         body.push_str("</ul>\n");

@@ -258,7 +258,10 @@ impl Summary<'_> {
         let rate = human::rate(self.tokens as f64 / self.seconds.max(1e-9), "tokens");
         let what = match (self.documents, self.cut_documents) {
             (Some(documents), Some(cut)) if cut > 0 => {
-                format!("{} documents ({cut} of them cut)", human::count(documents))
+                format!(
+                    "{} documents ({cut} of them without an end token)",
+                    human::count(documents)
+                )
             }
             (Some(documents), _) => format!("{} documents", human::count(documents)),
             _ => format!("{} rows", human::count(self.rows)),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use coda_cli::{Exit, Failure, human, print_json, print_text};
-use coda_ingest::spans;
+use coda_ingest::spans::{self, Checked};
 use serde::Serialize;
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -26,6 +26,9 @@ struct Report<'a> {
     rows: u64,
     bytes: u64,
     problems: Vec<Problem<'a>>,
+    /// Why the spans of the text were not found again, where they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spans_unchecked: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -40,8 +43,12 @@ impl Verify {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         let failure = |error| super::shard_failure(&error);
         let mut report = coda_shards::verify(&self.dir).map_err(failure)?;
+        let mut unchecked = None;
         if report.is_sound() {
-            report.problems = spans::check(&self.dir).map_err(failure)?;
+            match spans::check(&self.dir).map_err(failure)? {
+                Checked::All(problems) => report.problems = problems,
+                Checked::Nothing(reason) => unchecked = Some(reason),
+            }
         }
         let sound = report.is_sound();
         let dir = self.dir.display().to_string();
@@ -60,6 +67,7 @@ impl Verify {
                 rows: report.rows,
                 bytes: report.bytes,
                 problems: problems.collect(),
+                spans_unchecked: unchecked.as_deref(),
             })?;
         } else {
             let mut text = String::new();
@@ -72,6 +80,9 @@ impl Verify {
                     let _ = write!(text, ", row {row}");
                 }
                 let _ = writeln!(text, ": {}", problem.message);
+            }
+            if let Some(reason) = &unchecked {
+                let _ = writeln!(text, "note: its spans were not found again: {reason}");
             }
             let verdict = if sound { "sound" } else { "DAMAGED" };
             let _ = writeln!(

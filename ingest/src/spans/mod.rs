@@ -12,7 +12,7 @@ mod brackets;
 mod check;
 mod token_bytes;
 
-pub use check::check;
+pub use check::{Checked, check};
 pub use token_bytes::NotByteLevel;
 
 use brackets::Brackets;
