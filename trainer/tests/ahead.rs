@@ -49,9 +49,13 @@ fn library(folder: &Path, code: &str) -> PathBuf {
 }
 
 fn plan(plugin: &Path) -> Command {
+    plan_for("v5p:2x2x1", plugin)
+}
+
+fn plan_for(devices: &str, plugin: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coda-trainer"));
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/pretrain.yaml");
-    command.args(["plan", "--manifest", manifest, "--aot", "v5p:2x2x1", "--plugin"]).arg(plugin);
+    command.args(["plan", "--manifest", manifest, "--aot", devices, "--plugin"]).arg(plugin);
     // a small model: its text is made before anything is loaded
     command.args(["model.num_hidden_layers=2", "model.hidden_size=64", "train.global_batch=4"]);
     command.args(["model.intermediate_size=64", "data.row_length=64", "model.init=null"]);
@@ -88,7 +92,7 @@ fn the_plugin_of_this_test_does_ask_when_nobody_forbids_it() {
     let server = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = server.local_addr().expect("bound").port();
     let job = serde_json::json!({
-        "plugin": plugin, "topology": "v5p:2x2x1", "devices": 1, "program": ""
+        "plugin": plugin, "topology": "v5p:2x2x1", "target": "tpu", "devices": 1, "program": ""
     });
     let input = folder.path().join("job.json");
     fs::write(&input, job.to_string()).expect("written");
@@ -113,6 +117,43 @@ fn a_plugin_that_dies_takes_only_its_own_process_with_it() {
     for words in ["libtpu.so ended its process", "v5p:2x2x1", "the body of the kernel"] {
         assert!(said(&output).contains(words), "{}", said(&output));
     }
+}
+
+/// A plugin that writes down where it would find CUDA's assembler.
+const FINDING: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void loaded(void) {
+    FILE *file = fopen(getenv("FOUND"), "w");
+    fprintf(file, "%s\n%s\n%s", getenv("XLA_FLAGS"), getenv("PATH"), getenv("TPU_SKIP_MDS_QUERY"));
+    fclose(file);
+}
+void *GetPjrtApi(void) { return 0; }
+"#;
+
+#[test]
+fn a_plugin_for_gpus_is_told_where_the_assembler_lies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let packages = folder.path().join("jax_plugins/xla_cuda13");
+    let toolkit = folder.path().join("nvidia/cu13");
+    fs::create_dir_all(&packages).expect("a folder");
+    fs::create_dir_all(toolkit.join("bin")).expect("a folder");
+    fs::write(toolkit.join("bin/ptxas"), "").expect("written");
+    let found = folder.path().join("found");
+    let mut command = plan_for("h200:8", &library(&packages, FINDING));
+    let output = command
+        .env("FOUND", &found)
+        .env("XLA_FLAGS", "--of_user")
+        .args(["--mesh", "fsdp=4"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let found = fs::read_to_string(&found).expect("it was loaded");
+    let lines: Vec<&str> = found.lines().collect();
+    let toolkit = toolkit.display();
+    assert_eq!(lines[0], format!("--xla_gpu_cuda_data_dir={toolkit} --of_user"));
+    assert!(lines[1].starts_with(&format!("{toolkit}/bin:")), "{found}");
+    assert_eq!(lines[2], "1", "no plugin asks anybody");
 }
 
 #[test]

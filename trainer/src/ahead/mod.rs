@@ -1,14 +1,16 @@
 //! Compiling for accelerators that are not here: does the step fit, and what does it take?
 //!
-//! libtpu compiles for slices of TPUs on any machine. It is a large library of somebody else's that
-//! may end its process, writes to stderr, and by default asks the metadata server of Google's cloud
+//! libtpu compiles for slices of TPUs on any machine, XLA's plugin for NVIDIA's cards for nodes of them.
+//! libtpu is a large library of somebody else's that may end its process, writes to stderr, and by default asks the metadata server of Google's cloud
 //! where it runs. So it is loaded in a process of its own ([`compile`] starts this program again,
 //! [`serve`] is what runs there), whose environment forbids the questions, whatever the user's says.
 
+mod gpu;
 mod process;
 mod words;
 mod worker;
 
+pub use gpu::node;
 pub use process::{AheadError, compile};
 pub use words::OutOfMemory;
 pub use worker::serve;
@@ -21,12 +23,31 @@ use std::path::PathBuf;
 pub struct Job {
     /// The plugin.
     pub plugin: PathBuf,
-    /// The devices, as the plugin names them: `v5p:2x2x1`.
+    /// The devices, as the command line names them: `v5p:2x2x1`, `h200:8`.
     pub topology: String,
+    /// What they are.
+    pub target: Target,
     /// How many of them the program is for.
     pub devices: usize,
     /// `StableHLO`.
     pub program: String,
+}
+
+/// What a program is compiled for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// TPUs, which libtpu knows by name.
+    Tpu,
+    /// The cards of a node.
+    Gpu {
+        /// XLA's description of one.
+        description: String,
+        /// How many.
+        cards: u32,
+        /// Bytes of memory of one.
+        memory: u64,
+    },
 }
 
 /// What came of it.

@@ -1,7 +1,9 @@
 //! Starting the process that loads the plugin.
 
-use super::{Answer, Compiled, Job, words::OutOfMemory};
+use super::{Answer, Compiled, Job, Target, gpu, words::OutOfMemory};
+use coda_cli::human;
 use std::{
+    env,
     io::Write,
     path::Path,
     process::{Command, ExitStatus, Stdio},
@@ -65,6 +67,20 @@ pub enum AheadError {
         /// What the compiler says of it.
         words: OutOfMemory,
     },
+    /// The program was compiled although it takes more than a device has, as XLA does for GPUs.
+    #[error(
+        "the step does not fit into a device of {topology}: it takes {} of {}",
+        human::bytes(*.peak),
+        human::bytes(*.limit)
+    )]
+    TooLarge {
+        /// The devices.
+        topology: String,
+        /// Bytes that it takes.
+        peak: u64,
+        /// Bytes of a device.
+        limit: u64,
+    },
     /// The compiler refuses for another reason.
     #[error("the compiler for {topology} refuses the step: {words}")]
     Refused {
@@ -80,7 +96,7 @@ impl AheadError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::OutOfMemory { .. } => Some(
+            Self::OutOfMemory { .. } | Self::TooLarge { .. } => Some(
                 "fewer rows at a time (train.micro_batch), more devices that share out the weights \
                  (--mesh fsdp=N, tensor=N), or smaller pieces (train.xla.query_chunk, \
                  train.xla.loss_chunk)"
@@ -106,7 +122,7 @@ pub fn compile(job: &Job) -> Result<Compiled, AheadError> {
         message: format!("{}: {error}", job.plugin.display()),
         hint: Some("give the plugin a path in Unicode".to_owned()),
     })?;
-    let mut child = command(&program).spawn().map_err(start)?;
+    let mut child = command(&program, job).spawn().map_err(start)?;
     if let Some(mut stdin) = child.stdin.take() {
         // It reads everything before it writes anything. If it dies before, its end tells why.
         let _ = stdin.write_all(text.as_bytes());
@@ -117,7 +133,13 @@ pub fn compile(job: &Job) -> Result<Compiled, AheadError> {
         serde_json::from_slice(line).ok()
     });
     match answer {
-        Some(Answer::Compiled(compiled)) => Ok(compiled),
+        Some(Answer::Compiled(compiled)) => match compiled.limit {
+            Some(limit) if compiled.peak > limit => {
+                let (topology, peak) = (job.topology.clone(), compiled.peak);
+                Err(AheadError::TooLarge { topology, peak, limit })
+            }
+            _ => Ok(compiled),
+        },
         Some(Answer::Unable { message, hint }) => Err(AheadError::Unable { message, hint }),
         Some(Answer::Refused(words)) => {
             let topology = job.topology.clone();
@@ -135,7 +157,7 @@ pub fn compile(job: &Job) -> Result<Compiled, AheadError> {
     }
 }
 
-fn command(program: &Path) -> Command {
+fn command(program: &Path, job: &Job) -> Command {
     let mut command = Command::new(program);
     command
         .arg("compile-ahead")
@@ -143,6 +165,17 @@ fn command(program: &Path) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let (Target::Gpu { .. }, Some(toolkit)) = (&job.target, gpu::toolkit(&job.plugin)) {
+        let of_user = env::var("XLA_FLAGS").unwrap_or_default();
+        let flag = format!("--xla_gpu_cuda_data_dir={}", toolkit.display());
+        command.env("XLA_FLAGS", format!("{flag} {of_user}").trim_end());
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(toolkit.join("bin")).chain(env::split_paths(&path));
+        // Only a folder with a colon in its name cannot be joined.
+        if let Ok(path) = env::join_paths(folders) {
+            command.env("PATH", path);
+        }
+    }
     command
 }
 
@@ -153,12 +186,19 @@ fn last_lines(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{command, last_lines};
+    use super::{Job, Target, command, last_lines};
     use std::{ffi::OsStr, path::Path};
 
     #[test]
     fn the_questions_are_forbidden_whatever_the_user_has_set() {
-        let command = command(Path::new("coda-trainer"));
+        let job = Job {
+            plugin: "libtpu.so".into(),
+            topology: "v5p:2x2x1".to_owned(),
+            target: Target::Tpu,
+            devices: 4,
+            program: String::new(),
+        };
+        let command = command(Path::new("coda-trainer"), &job);
         let set = command.get_envs().find(|(name, _)| *name == "TPU_SKIP_MDS_QUERY");
         assert_eq!(set.and_then(|(_, value)| value), Some(OsStr::new("1")));
     }

@@ -1,6 +1,6 @@
 //! The process that loads the plugin.
 
-use super::{Answer, Compiled, Job};
+use super::{Answer, Compiled, Job, Target, gpu};
 use coda_cli::{Exit, Failure};
 use coda_pjrt::{CompileOptions, OptionValue, PjrtError, Plugin, Topology, TopologyDevice};
 use std::{
@@ -36,7 +36,18 @@ fn answer(job: &Job) -> Answer {
     let unable =
         |error: &PjrtError| Answer::Unable { message: error.to_string(), hint: error.hint() };
     let opened = Plugin::load(&job.plugin).and_then(|plugin| {
-        let topology = Topology::new(&plugin, &job.topology, &[])?;
+        let (name, options) = match &job.target {
+            Target::Tpu => (job.topology.as_str(), Vec::new()),
+            Target::Gpu { description, cards, .. } => {
+                let options = [
+                    ("target_config".to_owned(), OptionValue::Text(description.clone())),
+                    // Slices, hosts, cards of a host.
+                    ("topology".to_owned(), OptionValue::Text(format!("1x1x{cards}"))),
+                ];
+                ("", options.into())
+            }
+        };
+        let topology = Topology::new(&plugin, name, &options)?;
         Ok((plugin, topology))
     });
     let (plugin, topology) = match opened {
@@ -58,7 +69,10 @@ fn answer(job: &Job) -> Answer {
     let options = CompileOptions {
         partitions: job.devices,
         device_ids: devices[..job.devices].iter().map(TopologyDevice::id).collect(),
-        overrides: Vec::new(),
+        overrides: match job.target {
+            Target::Tpu => Vec::new(),
+            Target::Gpu { .. } => gpu::overrides(),
+        },
     };
     let started = Instant::now();
     let program = match topology.compile(&job.program, &options) {
@@ -76,7 +90,10 @@ fn answer(job: &Job) -> Answer {
         pjrt: format!("{major}.{minor}"),
         device_kind: devices[0].kind().to_owned(),
         slice_devices: devices.len(),
-        limit: memory_limit(&topology),
+        limit: match job.target {
+            Target::Tpu => memory_limit(&topology),
+            Target::Gpu { memory, .. } => Some(memory),
+        },
         peak: memory.total(),
         arguments: memory.arguments,
         outputs: memory.outputs,

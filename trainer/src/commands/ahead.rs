@@ -1,8 +1,8 @@
-//! `coda-trainer plan --aot`: the step compiled for a slice of TPUs that is not here.
+//! `coda-trainer plan --aot`: the step compiled for TPUs or GPUs that are not here.
 
 use super::engines::{mesh_overrides, parse_mesh, plugin_failure};
 use crate::{
-    ahead::{AheadError, Compiled, Job, compile},
+    ahead::{AheadError, Compiled, Job, Target, compile, node},
     engine::xla::StepProgram,
     model::ModelConfig,
 };
@@ -17,8 +17,10 @@ use std::{path::PathBuf, time::Duration};
 /// Options of compiling ahead of time.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AheadArgs {
-    /// Compile the XLA engine's step for this slice without having it: v4:2x2x1, v5e:4x4, v5p:2x2x1,
-    /// v6e:4x4. Needs libtpu, Google's compiler for TPUs, which nothing here brings along.
+    /// Compile the XLA engine's step for this slice of TPUs without having it: v4:2x2x1, v5e:4x4, v5p:2x2x1,
+    /// v6e:4x4. Needs libtpu, Google's compiler for TPUs, which nothing here brings along. Or for a node of
+    /// GPUs: a100:8, h100:8, h200:8, b200:8. Needs XLA's plugin for them and ptxas (`pip install --no-deps
+    /// jax-cuda13-pjrt nvidia-cuda-nvcc nvidia-nvvm`).
     #[arg(long, value_name = "SLICE", value_parser = slice)]
     aot: Option<String>,
     /// The XLA engine's devices by axis: fsdp=4, or data=2,fsdp=4,tensor=2 (train.xla.mesh).
@@ -56,13 +58,16 @@ impl AheadArgs {
         recipe: &Recipe,
     ) -> Result<Option<Ahead>, Failure> {
         let Some(slice) = &self.aot else { return Ok(None) };
-        let plugin = discover(self.plugin.as_deref(), PluginKind::Tpu)
-            .map_err(|error| plugin_failure(&error))?;
+        let target = node(slice).unwrap_or(Target::Tpu);
+        let kind = if target == Target::Tpu { PluginKind::Tpu } else { PluginKind::Gpu };
+        let plugin =
+            discover(self.plugin.as_deref(), kind).map_err(|error| plugin_failure(&error))?;
         let step = StepProgram::new(config, recipe)
             .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
         let job = Job {
             plugin,
             topology: slice.clone(),
+            target,
             devices: step.devices,
             program: step.module.text(),
         };
@@ -81,7 +86,7 @@ impl AheadArgs {
 /// That a step does not fit is the answer to the question; the rest are mishaps.
 fn ahead_failure(error: &AheadError) -> Failure {
     let exit = match error {
-        AheadError::OutOfMemory { .. } => Exit::CheckFailed,
+        AheadError::OutOfMemory { .. } | AheadError::TooLarge { .. } => Exit::CheckFailed,
         AheadError::Start { .. } => Exit::Io,
         AheadError::Unable { .. } => Exit::Usage,
         _ => Exit::Incompatible,
