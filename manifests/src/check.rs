@@ -324,6 +324,7 @@ fn check_train(train: &Train) -> Checked {
     }
     for (key, zero) in [
         ("train.eval.batches", train.eval.batches == Some(0)),
+        ("train.eval.nll_levels", train.eval.nll_levels == Some(0)),
         ("train.checkpoint.keep", train.checkpoint.keep == Some(0)),
         ("train.log_every", train.log_every == Some(0)),
     ] {

@@ -84,6 +84,22 @@ pub enum HeldOutLoss {
     S3,
 }
 
+impl HeldOutLoss {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::S1, Self::S2, Self::S3];
+
+    /// Its name in manifests and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::S1 => "s1",
+            Self::S2 => "s2",
+            Self::S3 => "s3",
+        }
+    }
+}
+
 impl<T> Schedule<T> {
     /// Every value that the schedule names.
     #[must_use]

@@ -494,6 +494,9 @@ pub struct Eval {
     /// Whether the held-out loss is also measured under S1, S2 and S3.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_strategy: bool,
+    /// Noise levels of the likelihood bound that is measured with it; absent: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nll_levels: Option<u32>,
 }
 
 /// Checkpoints.

@@ -133,7 +133,7 @@ fn everything_of_training() -> Train {
         master_weights: MasterWeights::F32,
         cuda: Cuda { attention: CudaAttention::Auto },
         xla: Xla { query_chunk: Some(1), loss_chunk: Some(1), ..Xla::default() },
-        eval: Eval { every: Some(1), batches: Some(1), by_strategy: true },
+        eval: Eval { every: Some(1), batches: Some(1), by_strategy: true, nll_levels: Some(1) },
         checkpoint: Checkpoint { every: Some(1), keep: Some(1) },
         log_every: Some(1),
     }

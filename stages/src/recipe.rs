@@ -63,6 +63,9 @@ pub struct Recipe {
     /// Whether the held-out loss is also measured under S1, S2 and S3.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub eval_by_strategy: bool,
+    /// Noise levels of the likelihood bound that evaluations measure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_nll_levels: Option<u32>,
     /// Steps between checkpoints; 0: only at the end.
     pub checkpoint_every: u64,
     /// How many checkpoints are kept.

@@ -118,6 +118,7 @@ impl Recipe {
             eval_every: train.eval.every.unwrap_or(tenth),
             eval_batches: train.eval.batches.unwrap_or(8),
             eval_by_strategy: train.eval.by_strategy,
+            eval_nll_levels: train.eval.nll_levels,
             checkpoint_every: train.checkpoint.every.unwrap_or(tenth),
             checkpoint_keep: train.checkpoint.keep.unwrap_or(2),
             log_every: train.log_every.unwrap_or(10),

@@ -128,3 +128,32 @@ fn it_is_the_same_every_time_and_strata_agree_with_more_strata() {
     let (few, many) = (few.expect("a number"), many.expect("a number"));
     assert!((few / many - 1.0).abs() < 0.1, "{few} {many}");
 }
+
+#[test]
+fn a_run_measures_the_bound_at_every_evaluation() {
+    let world = World::new();
+    let keys = ["train.steps=6", "train.eval.every=3", "train.eval.batches=1000"];
+    let asked = ["train.eval.nll_levels=5", "train.eval.by_strategy=true"];
+    world.train("run", &[&keys[..], &asked].concat());
+    let lines = world.metrics("run");
+    let evaluated: Vec<&Value> = lines.iter().filter(|line| !line["nll"].is_null()).collect();
+    let steps: Vec<_> = evaluated.iter().map(|line| line["step"].clone()).collect();
+    assert_eq!(steps, [0, 3, 6]);
+    // The last one is what `eval --nll` finds of the finished model, to the bit.
+    let found = measured(&world, &["--levels", "5"]);
+    assert_eq!(evaluated[2]["nll"], found["nll"]);
+    assert_eq!(found["nll"].as_object().map(serde_json::Map::len), Some(4));
+    // Stopped and resumed, a run has the same lines; without strategies there is one bound.
+    let stop = [&keys[..], &["train.eval.nll_levels=2"]].concat();
+    world.train("whole", &stop);
+    world.train("cut", &[&["--stop-after", "4"], &stop[..]].concat());
+    world.train("cut", &stop);
+    let bounds = |out: &str| -> Vec<Value> {
+        world.metrics(out).into_iter().map(|line| line["nll"].clone()).collect()
+    };
+    assert_eq!(bounds("cut"), bounds("whole"));
+    let last = bounds("whole").pop().expect("lines");
+    assert_eq!(last.as_object().map(serde_json::Map::len), Some(1));
+    // Measuring more or less is no other run.
+    world.train("cut", &[&keys[..], &["train.steps=6"]].concat());
+}

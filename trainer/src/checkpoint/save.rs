@@ -57,6 +57,7 @@ impl Identity {
                 "xla",
                 "init",
                 "eval_by_strategy",
+                "eval_nll_levels",
                 "checkpoint_every",
                 "checkpoint_keep",
                 "log_every",

@@ -12,7 +12,7 @@ mod step;
 
 pub use eval::{LossOf, held_out_loss};
 pub use holds::HoldStates;
-pub use nll::{Level, Nll, nll_bound};
+pub use nll::{BytesOf, bytes_by_tokenizer, nll_bound};
 pub use report::Summary;
 pub use setup::{Resume, SetupError, starting_model};
 pub(crate) use setup::{model_config, optimizer_settings};
@@ -269,12 +269,25 @@ impl Training<'_> {
         let shared = Shared { peers: self.peers, own: &own };
         let learner = &mut self.learner;
         let mut loss = |batch: &_, mask, denominator| learner.loss(batch, mask, denominator);
-        for under in [HeldOutLoss::Plain, HeldOutLoss::S1, HeldOutLoss::S2, HeldOutLoss::S3] {
+        for under in HeldOutLoss::ALL {
             let always = under == HeldOutLoss::Plain || recipe.eval_by_strategy;
             if always || self.holds.look_at(under) {
                 let held_out = &self.held_out;
                 let found = measure(feed, held_out, under, &mut loss, rows, Some(&shared))?;
                 line.measured(under, found);
+            }
+        }
+        if let Some(levels) = recipe.eval_nll_levels {
+            let held_out = &self.held_out;
+            let bytes_of = bytes_by_tokenizer(feed)?;
+            for under in HeldOutLoss::ALL {
+                if under == HeldOutLoss::Plain || recipe.eval_by_strategy {
+                    let how = (under, levels);
+                    let (bytes_of, shared) = (&*bytes_of, Some(&shared));
+                    let found =
+                        nll::measure(feed, held_out, how, &mut loss, bytes_of, rows, shared)?;
+                    line.nll.extend(found.map(|found| (under.name().to_owned(), found)));
+                }
             }
         }
         self.holds.observe(|under| line.held_out_under(under));

@@ -1,61 +1,35 @@
 //! The bound on the likelihood of held-out rows.
 
-use super::{LossOf, step::feed_failure};
-use crate::feed::{Feed, HeldOutRows, Prepared};
-use coda_cli::{Exit, Failure};
+use super::{LossOf, engine_failure, eval::Shared, step::feed_failure};
+use crate::{
+    feed::{Feed, HeldOutRows, Prepared},
+    metrics::{Level, Nll},
+};
+use coda_cli::Failure;
 use coda_manifests::HeldOutLoss;
-use serde::Serialize;
 use std::f64::consts::LN_2;
+use tokenizers::Tokenizer;
 
-/// Cross entropies of one share of the noise levels.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Level {
-    /// Where the share begins.
-    pub sigma_from: f64,
-    /// Where it ends.
-    pub sigma_to: f64,
-    /// Mean cross entropy of a masked token, in nats.
-    pub nats_per_masked_token: f64,
-    /// What the bound would be if all noise were of this share, in nats a token.
-    pub nats_per_token: f64,
-    /// Masked tokens that were scored.
-    pub scored: u64,
+/// Gives the length in bytes of the text of ids.
+pub type BytesOf = dyn Fn(&[u32]) -> Result<u64, Failure>;
+
+/// The length of texts by the tokenizer of a shard set.
+///
+/// # Errors
+/// If the tokenizer cannot be read.
+pub fn bytes_by_tokenizer(feed: &Feed) -> Result<Box<BytesOf>, Failure> {
+    let path = feed.set().tokenizer_path();
+    let tokenizer = Tokenizer::from_file(&path).map_err(|error| {
+        Failure::incompatible(format!("{} is not a tokenizer: {error}", path.display()))
+    })?;
+    Ok(Box::new(move |ids| {
+        let text = tokenizer.decode(ids, true);
+        text.map(|text| text.len() as u64)
+            .map_err(|error| Failure::incompatible(format!("the rows cannot be decoded: {error}")))
+    }))
 }
 
-/// The bound under one way of masking.
-///
-/// With `x` a row, `S` its tokens that may be masked (but the first of the row, which nothing predicts),
-/// and masks of single tokens at noise level `sigma`, uniform in `[eps, 1)`,
-///
-/// ```text
-/// -ln p(x_S | x_rest)  ≤  E_sigma [ 1/sigma · sum over masked j of CE(logits[j-1], x[j]) ]
-/// ```
-///
-/// which is method §2's loss without its division by all tokens; up to the `eps` that is left out at the
-/// low end. The expectation is a mean over `levels` strata of equal width, in each of which a row has its
-/// own place, and one draw of masks in each.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Nll {
-    /// Whether this bounds a likelihood: masks of blocks (S3) do not, as their tokens are not masked
-    /// independently; then it is only a loss.
-    pub bound: bool,
-    /// The bound over the number of tokens in `S`, in nats.
-    pub nats_per_token: f64,
-    /// The same in bits.
-    pub bits_per_token: f64,
-    /// The bound over the bytes of the text of `S`, in bits. End tokens and pads cost bits and have no bytes.
-    pub bits_per_byte: f64,
-    /// Tokens in `S`, over all rows.
-    pub tokens: u64,
-    /// Bytes of their text.
-    pub bytes: u64,
-    /// Rows.
-    pub rows: u64,
-    /// By noise level, ascending.
-    pub levels: Vec<Level>,
-}
-
-/// Measures it on held-out rows, `rows_at_once` at a time; nothing when no rows are held out. `bytes_of`
+/// Measures the bound on held-out rows, `rows_at_once` at a time; nothing when no rows are held out. `bytes_of`
 /// gives the length of the text of ids. Deterministic: every draw is keyed by the row.
 ///
 /// # Errors
@@ -69,8 +43,21 @@ pub fn nll_bound(
     under: HeldOutLoss,
     levels: u32,
     loss: &mut LossOf<'_>,
-    bytes_of: &dyn Fn(&[u32]) -> Result<u64, Failure>,
+    bytes_of: &BytesOf,
     rows_at_once: usize,
+) -> Result<Option<Nll>, Failure> {
+    measure(feed, held_out, (under, levels), loss, bytes_of, rows_at_once, None)
+}
+
+/// As [`nll_bound`], of all processes together.
+pub(super) fn measure(
+    feed: &Feed,
+    held_out: &HeldOutRows,
+    (under, levels): (HeldOutLoss, u32),
+    loss: &mut LossOf<'_>,
+    bytes_of: &BytesOf,
+    rows_at_once: usize,
+    shared: Option<&Shared<'_>>,
 ) -> Result<Option<Nll>, Failure> {
     assert!(levels > 0, "there is at least one noise level");
     if held_out.is_empty() {
@@ -88,15 +75,23 @@ pub fn nll_bound(
             bytes += bytes_of(&scored)?;
         }
         for (level, (sum, nats, count)) in (0_u32..).zip(&mut sums) {
+            let own = shared.map_or(0..rows.len(), |shared| (shared.own)(rows.len()));
             let sigma = |u: f64| HeldOutRows::level((f64::from(level) + u) / f64::from(levels));
-            let rows = HeldOutRows::at(feed, rows, under, sigma).map_err(feed_failure)?;
-            let output = loss(&feed.batch(&rows), mask, 1.0)
-                .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
-            for (row, row_sum) in rows.iter().zip(&output.row_sums) {
-                *sum += row_sum;
-                *nats += row_sum * row.plan.sigma;
+            let rows = HeldOutRows::at(feed, &rows[own], under, sigma).map_err(feed_failure)?;
+            let output =
+                loss(&feed.batch(&rows), mask, 1.0).map_err(|error| engine_failure(&error))?;
+            let sigmas = rows.iter().map(|row| row.plan.sigma);
+            let mut of_rows: Vec<[f64; 2]> =
+                output.row_sums.iter().zip(sigmas).map(|(&sum, sigma)| [sum, sigma]).collect();
+            let mut scored = output.scored;
+            if let Some(shared) = shared {
+                (of_rows, scored) = shared.peers.piece(of_rows, scored)?;
             }
-            *count += output.scored;
+            for [row_sum, sigma] in of_rows {
+                *sum += row_sum;
+                *nats += row_sum * sigma;
+            }
+            *count += scored;
         }
     }
     let total = sums.iter().map(|(sum, ..)| sum).sum::<f64>() / f64::from(levels);

@@ -149,6 +149,10 @@ impl Reporter {
         for (name, loss) in strategies {
             let _ = loss.map(|loss| write!(text, ", under {name} {loss:.4}"));
         }
+        for (under, nll) in &line.nll {
+            let words = if nll.bound { "at most " } else { "" };
+            let _ = write!(text, ", {under} {words}{:.4} bits a byte", nll.bits_per_byte);
+        }
         self.say(&text);
     }
 

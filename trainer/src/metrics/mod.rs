@@ -3,10 +3,12 @@
 
 mod events;
 mod jsonl;
+mod nll;
 mod step;
 mod watch;
 
 pub use events::EventWriter;
 pub use jsonl::MetricsFile;
+pub use nll::{Level, Nll};
 pub use step::{HeldOut, Shares, StepMetrics};
 pub use watch::{Count, Parting, Watch};

@@ -1,5 +1,6 @@
 //! One line of `metrics.jsonl`.
 
+use super::Nll;
 use coda_curriculum::HoldState;
 use coda_manifests::HeldOutLoss;
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,10 @@ pub struct StepMetrics {
     /// The held-out loss with S3 on every row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out_s3: Option<f64>,
+    /// Bounds on the likelihood of the held-out rows, by the way of masking (`plain`, `s1`, `s2`, `s3`), when
+    /// they were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nll: BTreeMap<String, Nll>,
     /// On lines with a held-out loss: where the schedules with a hold stand before the next step.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holds: BTreeMap<String, HoldState>,
@@ -117,6 +122,7 @@ impl StepMetrics {
             held_out_s1: None,
             held_out_s2: None,
             held_out_s3: None,
+            nll: BTreeMap::new(),
             holds: BTreeMap::new(),
             seconds,
             tokens_per_second: 0.0,
@@ -176,6 +182,15 @@ impl StepMetrics {
         put("held_out/loss_s1", self.held_out_s1);
         put("held_out/loss_s2", self.held_out_s2);
         put("held_out/loss_s3", self.held_out_s3);
+        for (under, nll) in &self.nll {
+            let mut put = |tag: String, value| scalars.push((tag.into(), value));
+            put(format!("held_out/nll_{under}/nats_per_token"), nll.nats_per_token);
+            put(format!("held_out/nll_{under}/bits_per_byte"), nll.bits_per_byte);
+            for level in &nll.levels {
+                let tag = format!("held_out/nll_{under}/nats_below_sigma_{:.3}", level.sigma_to);
+                put(tag, level.nats_per_masked_token);
+            }
+        }
         for (key, state) in &self.holds {
             scalars.push((format!("holds/{key}/clock").into(), state.clock as f64));
             scalars.push((format!("holds/{key}/held").into(), state.held as f64));

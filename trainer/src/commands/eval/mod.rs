@@ -7,14 +7,14 @@ use super::inputs::{ManifestArgs, Rows};
 use crate::{
     checkpoint::{HfWeights, Store},
     feed::HeldOutRows,
-    fit::{Nll, held_out_loss, micro_batch, nll_bound},
+    fit::{bytes_by_tokenizer, held_out_loss, micro_batch, nll_bound},
+    metrics::Nll,
 };
 use clap::{Args, Subcommand};
 use coda_cli::{Exit, Failure, print_json, print_text};
 use coda_manifests::{Engine as EngineKey, HeldOutLoss, Recompute};
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
-use tokenizers::Tokenizer;
 
 /// An evaluation.
 #[derive(Args)]
@@ -78,14 +78,6 @@ struct Evaluated {
     seconds: f64,
 }
 
-/// The ways of masking, with their names in results.
-const UNDER: [(&str, HeldOutLoss); 4] = [
-    ("plain", HeldOutLoss::Plain),
-    ("s1", HeldOutLoss::S1),
-    ("s2", HeldOutLoss::S2),
-    ("s3", HeldOutLoss::S3),
-];
-
 impl HeldOut {
     fn run(self) -> Result<Exit, Failure> {
         let started = Instant::now();
@@ -111,20 +103,11 @@ impl HeldOut {
             if self.levels == 0 {
                 return Err(Failure::usage("--levels must be at least 1"));
             }
-            let path = feed.set().tokenizer_path();
-            let tokenizer = Tokenizer::from_file(&path).map_err(|error| {
-                Failure::incompatible(format!("{} is not a tokenizer: {error}", path.display()))
-            })?;
-            let bytes_of = |ids: &[u32]| {
-                let text = tokenizer.decode(ids, true);
-                text.map(|text| text.len() as u64).map_err(|error| {
-                    Failure::incompatible(format!("the rows cannot be decoded: {error}"))
-                })
-            };
-            for (name, under) in UNDER {
-                let found =
-                    nll_bound(&feed, &held_out, under, self.levels, &mut loss, &bytes_of, rows)?;
-                nll.extend(found.map(|found| (name, found)));
+            let bytes_of = bytes_by_tokenizer(&feed)?;
+            for under in HeldOutLoss::ALL {
+                let (levels, bytes_of) = (self.levels, &*bytes_of);
+                let found = nll_bound(&feed, &held_out, under, levels, &mut loss, bytes_of, rows)?;
+                nll.extend(found.map(|found| (under.name(), found)));
             }
         }
         let result = Evaluated {
