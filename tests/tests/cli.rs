@@ -76,18 +76,31 @@ fn help_texts() {
         ("coda-curriculum", &["", "show", "draw", "diff"]),
         (
             "coda-trainer",
-            &["", "sample", "eval", "plan", "bench", "inspect", "verify", "export", "check"],
+            &[
+                "",
+                "sample",
+                "eval",
+                "eval code",
+                "plan",
+                "bench",
+                "inspect",
+                "verify",
+                "export",
+                "check",
+            ],
         ),
+        ("coda-serve", &[""]),
     ] {
         for command in commands {
-            let args = Some(*command).into_iter().filter(|c| !c.is_empty()).chain(["--help"]);
+            let args = command.split_whitespace().chain(["--help"]);
             let output = program(name).args(args).output().expect("runs");
             assert!(output.status.success());
             let mut settings = Settings::clone_current();
             settings.set_prepend_module_to_snapshot(false);
             settings.bind(|| {
                 let text = String::from_utf8(output.stdout).expect("UTF-8");
-                assert_snapshot!(format!("help-{name}-{command}").trim_end_matches('-'), text);
+                let name = format!("help-{name}-{command}").replace(' ', "-");
+                assert_snapshot!(name.trim_end_matches('-'), text);
             });
         }
     }

@@ -210,6 +210,18 @@ fn an_answer_depends_on_its_problem_its_number_and_the_plan_alone() {
     );
     assert_eq!(answers(&some, "HumanEval/901"), answers(&all, "HumanEval/901")[..2]);
     assert_ne!(answers(&all, "HumanEval/900"), answers(&all, "HumanEval/901"));
+    // However many go at once, and in blocks with kept keys and values too.
+    let blocks = ["--block-length", "2", "--cache", "dual"];
+    for (name, how) in [("plain", &[][..]), ("blocks", &blocks), ("sure", &["--threshold", "0.5"])]
+    {
+        let of = |batch: &str| {
+            let more = [&["--samples-per-task", "3", "--batch", batch], how].concat();
+            generate(&world, "humaneval.jsonl", &format!("{name}-{batch}"), &more)
+        };
+        let one = of("1");
+        assert_eq!((of("4"), of("6")), (one.clone(), one.clone()), "{name}");
+        assert_eq!(one == all, name == "plain", "{name}");
+    }
     let other = generate(&world, "humaneval.jsonl", "other", &["--seed", "5"]);
     assert_ne!(answers(&other, "HumanEval/900")[0], answers(&all, "HumanEval/900")[0]);
 
@@ -244,7 +256,8 @@ fn holes_are_filled_and_what_cannot_be_asked_is_refused() {
         ("mbpp.jsonl", &[], 2, "tasks 2, 3 and 4"),
         ("humaneval.jsonl", &["--tasks", "1-2"], 2, "no task has a number from 1 to 2"),
         ("humaneval.jsonl", &["--tasks", "9"], 2, "11-510"),
-        ("humaneval.jsonl", &["--top-p", "2"], 2, "--top-p"),
+        ("humaneval.jsonl", &["--top-p", "2"], 2, "top_p is from 0 to 1"),
+        ("humaneval.jsonl", &["--batch", "0"], 2, "--batch must be at least 1"),
         ("humaneval.jsonl", &["--samples", "x"], 2, "--samples"),
     ] {
         let args = [&["--data", data, "--checkpoint", "run", "--out", "refused"], more].concat();

@@ -2,7 +2,7 @@
 
 use super::engines::EngineArgs;
 use crate::{
-    engine::{Decoder, Uncached},
+    engine::decoder_of,
     fit::engine_failure,
     sample::{
         Accept, Algorithm, Cache, Canvas, Decoding, DecodingError, Denoiser, Length, PromptError,
@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Positions in a block when a cache is asked for without a block length.
-const BLOCK_LENGTH: usize = 128;
+pub(super) const BLOCK_LENGTH: usize = 128;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -207,20 +207,13 @@ impl Sample {
         rows: &mut [Denoiser],
     ) -> Result<Vec<Vec<Step>>, Failure> {
         let mut engine = self.engine.open(&model.config, Recompute::None)?;
-        let kept = engine.decoder(&model.params).map_err(|error| engine_failure(&error))?;
-        let mut whole;
-        let mut cached;
-        let decoder: &mut dyn Decoder = if let Some(decoder) = kept {
-            cached = decoder;
-            cached.as_mut()
-        } else {
-            whole = Uncached::new(engine.as_mut(), &model.params, model.config.vocab_size);
-            &mut whole
-        };
+        let vocabulary = model.config.vocab_size;
+        let mut decoder = decoder_of(engine.as_mut(), &model.params, vocabulary)
+            .map_err(|error| engine_failure(&error))?;
         let progress = Progress::start(self.progress, "sample", "steps", None);
         let mut steps = vec![Vec::new(); rows.len()];
         let keep = self.trace.is_some();
-        denoise_rows(decoder, rows, |row, step| {
+        denoise_rows(decoder.as_mut(), rows, |row, step| {
             progress.advance(1);
             if keep {
                 steps[row].push(step.clone());

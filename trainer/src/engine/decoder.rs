@@ -84,6 +84,21 @@ impl<'a> Uncached<'a> {
     }
 }
 
+/// The engine's own decoder, or one that keeps nothing.
+///
+/// # Errors
+/// If there is no memory for it.
+pub fn decoder_of<'a>(
+    engine: &'a mut dyn Engine,
+    params: &'a Params,
+    vocab: usize,
+) -> Result<Box<dyn Decoder + 'a>, EngineError> {
+    match engine.decoder(params)? {
+        Some(own) => Ok(own),
+        None => Ok(Box::new(Uncached::new(engine, params, vocab))),
+    }
+}
+
 impl Decoder for Uncached<'_> {
     fn decode(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>, EngineError> {
         check_spans(spans, self.vocab, |slot| {

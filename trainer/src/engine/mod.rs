@@ -12,7 +12,7 @@ pub mod xla;
 
 pub use cpu::CpuEngine;
 pub use cpu_decoder::CpuDecoder;
-pub use decoder::{Decoder, Span, Uncached};
+pub use decoder::{Decoder, Span, Uncached, decoder_of};
 pub use learner::{HostLearner, Learner, LearnerSettings, StepInput, StepOutput};
 
 use crate::model::{Grads, Params};

@@ -2,9 +2,9 @@
 
 use super::{Ledger, Problem, Prompts, Solution, Suite, prompt::Piece};
 use crate::{
-    engine::{Engine, EngineError, Ids},
-    model::ModelConfig,
-    sample::{Sampler, SamplingModel, denoise, end_ids},
+    engine::Decoder,
+    model::{ModelConfig, Params},
+    sample::{Decoding, Denoiser, Sampler, SamplingModel, denoise_rows, end_ids},
 };
 use coda_cli::{Exit, Failure, Progress, signals::Stop};
 use coda_shards::commit::FileError;
@@ -14,6 +14,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
+    ops::Range,
     path::Path,
 };
 
@@ -33,14 +34,24 @@ pub struct Generated {
 /// What is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// The sampler; `steps` of 0 stands for as many as there are masks.
-    pub sampler: Sampler,
+    /// How answers are sampled; `steps` of 0 stands for as many as there are masks.
+    #[serde(rename = "sampler")]
+    pub decoding: Decoding,
     /// Masks after a prompt.
     pub max_new_tokens: usize,
     /// Masks in a hole; absent: as many tokens as the canonical solution has.
     pub span: Option<usize>,
     /// Solutions of every problem.
     pub samples: u32,
+}
+
+/// A solution that is to be generated.
+struct Wanted<'a> {
+    problem: &'a Problem,
+    sample: u32,
+    /// The tokens of the row that are the answer.
+    answer: Range<usize>,
+    row: Denoiser,
 }
 
 /// A model that answers.
@@ -81,31 +92,46 @@ impl Answerer {
         &self.model.dir
     }
 
-    /// Generates what `lines`, those of `ledger`, do not have yet, and adds to both; gives false when a signal came first. What a solution
-    /// becomes depends on its problem, its number and the plan, not on the others or their order.
+    /// Its parameters.
+    #[must_use]
+    pub const fn params(&self) -> &Params {
+        &self.model.params
+    }
+
+    /// Generates what `lines`, those of `ledger`, do not have yet, `at_once` solutions at a time, and adds
+    /// to both; gives false when a signal came first. What a solution becomes depends on its problem, its
+    /// number and the plan, not on the others, their order or their number (on a card: but for rounding).
     ///
     /// # Errors
     /// If a prompt has a token that the model lacks, the engine fails, or a line cannot be written.
     pub fn generate(
         &self,
-        engine: &mut dyn Engine,
+        decoder: &mut dyn Decoder,
         suite: &Suite,
         prompts: &Prompts,
-        plan: &Plan,
+        (plan, at_once): (&Plan, usize),
         (ledger, lines): (&mut Ledger<Generated>, &mut Vec<Generated>),
         (progress, stop): (&Progress, &Stop),
     ) -> Result<bool, Failure> {
         let key = |one: &Generated| (one.solution.task_id.clone(), one.solution.sample);
         let done: HashSet<(String, u32)> = lines.iter().map(key).collect();
-        for problem in &suite.problems {
-            for sample in 0..plan.samples {
-                if done.contains(&(problem.task_id.clone(), sample)) {
-                    continue;
-                }
-                if stop.requested().is_some() {
-                    return Ok(false);
-                }
-                let line = self.answer(engine, prompts, plan, problem, sample)?;
+        let all =
+            suite.problems.iter().flat_map(|problem| (0..plan.samples).map(move |n| (problem, n)));
+        let left: Vec<(&Problem, u32)> =
+            all.filter(|(problem, n)| !done.contains(&(problem.task_id.clone(), *n))).collect();
+        for together in left.chunks(at_once.max(1)) {
+            if stop.requested().is_some() {
+                return Ok(false);
+            }
+            let wanted = together
+                .iter()
+                .map(|&(problem, sample)| self.wanted(prompts, plan, problem, sample))
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut rows: Vec<Denoiser> = wanted.iter().map(|wanted| wanted.row.clone()).collect();
+            denoise_rows(decoder, &mut rows, |_, _| ())
+                .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
+            for (wanted, row) in wanted.iter().zip(&rows) {
+                let line = self.generated(prompts, wanted, row.ids())?;
                 ledger.add(&line)?;
                 lines.push(line);
                 progress.advance(1);
@@ -114,14 +140,13 @@ impl Answerer {
         Ok(true)
     }
 
-    fn answer(
+    fn wanted<'a>(
         &self,
-        engine: &mut dyn Engine,
         prompts: &Prompts,
         plan: &Plan,
-        problem: &Problem,
+        problem: &'a Problem,
         sample: u32,
-    ) -> Result<Generated, Failure> {
+    ) -> Result<Wanted<'a>, Failure> {
         let question = prompts.question(problem);
         let mut ids = Vec::new();
         for piece in &question.before {
@@ -137,20 +162,26 @@ impl Answerer {
         ids.extend(self.encode(&question.after)?);
         self.model.check_ids(&ids)?;
         let all = u32::try_from(masks).unwrap_or(u32::MAX);
-        let steps = if plan.sampler.steps == 0 { all } else { plan.sampler.steps };
-        let sampler = Sampler { steps, ..plan.sampler };
-        let logits = |ids: &[u32], positions: &[usize]| -> Result<_, EngineError> {
-            let input = Ids { rows: 1, len: ids.len(), ids, segment_ids: None };
-            engine.logits(&self.model.params, &input, Some(positions))
-        };
+        let given = plan.decoding.sampler;
+        let sampler = Sampler { steps: if given.steps == 0 { all } else { given.steps }, ..given };
+        let decoding = Decoding { sampler, ..plan.decoding };
         let number = number(&problem.task_id, sample);
-        denoise(&mut ids, self.model.controls.mask, &sampler, number, logits, |_| ())
-            .map_err(|error| Failure::from_error(Exit::CheckFailed, &error))?;
-        let answer = &ids[first..first + masks];
-        let end = answer.iter().position(|id| self.ends.contains(id)).unwrap_or(masks);
+        let row = Denoiser::new(ids, self.model.controls.mask, decoding, number, &self.ends);
+        Ok(Wanted { problem, sample, answer: first..first + masks, row })
+    }
+
+    /// What a filled row says, up to the first end token: behind it a row may have been left unfilled.
+    fn generated(
+        &self,
+        prompts: &Prompts,
+        wanted: &Wanted<'_>,
+        ids: &[u32],
+    ) -> Result<Generated, Failure> {
+        let answer = &ids[wanted.answer.clone()];
+        let end = answer.iter().position(|id| self.ends.contains(id)).unwrap_or(answer.len());
         let text = self.model.text(&answer[..end])?;
-        let solution = prompts.program(problem, &text);
-        let task_id = problem.task_id.clone();
+        let solution = prompts.program(wanted.problem, &text);
+        let (task_id, sample) = (wanted.problem.task_id.clone(), wanted.sample);
         Ok(Generated {
             solution: Solution { task_id, sample, solution },
             answer: text,

@@ -1,12 +1,14 @@
 //! `coda-trainer eval code`.
 
-use super::super::engines::EngineArgs;
+use super::super::{engines::EngineArgs, sample::BLOCK_LENGTH};
 use crate::{
+    engine::decoder_of,
     evaluate::{
         Answerer, Generated, Judge, Ledger, Plan, Prompts, Results, Session, Solution, Style,
         Suite, Work, read_solutions,
     },
-    sample::{Algorithm, Sampler},
+    fit::engine_failure,
+    sample::{Accept, Algorithm, Cache, Decoding, Sampler},
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, Progress, ProgressArgs, print_json, print_text, signals::Stop};
@@ -96,6 +98,19 @@ struct GenerateArgs {
     /// Denoising steps; without it, as many as tokens.
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
+    /// Solutions that are generated at a time; it changes none of them (on a card: but for rounding).
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// Fill this many positions before going on to the next; without it an answer is one block (with
+    /// --cache: 128).
+    #[arg(long, value_name = "N")]
+    block_length: Option<usize>,
+    /// Keys and values to keep while a block is filled: `none`, `prefix` or `dual`.
+    #[arg(long, value_name = "NAME", default_value = "none")]
+    cache: Cache,
+    /// A step reveals every token of this probability, and at least one; --steps has no say then.
+    #[arg(long, value_name = "P", conflicts_with = "steps")]
+    threshold: Option<f64>,
     /// How positions are chosen: `origin`, `maskgit_plus`, `topk_margin` or `entropy`.
     #[arg(long, value_name = "NAME", default_value = "entropy")]
     alg: Algorithm,
@@ -171,11 +186,14 @@ impl Code {
                 let progress = Progress::start(self.progress, "generate", "solutions", Some(total));
                 progress.skip_to(lines.len() as u64);
                 let mut engine = self.generate.engine.open(model.config(), Recompute::None)?;
+                let vocabulary = model.config().vocab_size;
+                let mut decoder = decoder_of(engine.as_mut(), model.params(), vocabulary)
+                    .map_err(|error| engine_failure(&error))?;
                 let all = model.generate(
-                    engine.as_mut(),
+                    decoder.as_mut(),
                     &suite,
                     prompts,
-                    &plan,
+                    (&plan, self.generate.batch),
                     (&mut ledger, &mut lines),
                     (&progress, &stop),
                 )?;
@@ -243,17 +261,28 @@ impl GenerateArgs {
         if self.top_k == Some(0) || self.span == Some(0) {
             return refuse("--top-k and --span must be at least 1");
         }
-        if !(self.temperature >= 0.0 && self.alg_temp >= 0.0) {
-            return refuse("temperatures are 0 or more");
+        if self.batch == 0 {
+            return refuse("--batch must be at least 1");
         }
-        if !(0.0..=1.0).contains(&self.top_p) {
-            return refuse("--top-p is from 0 to 1");
-        }
+        let sampler = Sampler { steps: self.steps.unwrap_or(1), ..self.decoding().sampler };
+        Decoding { sampler, ..self.decoding() }
+            .check()
+            .map_err(|error| Failure::usage(error.to_string()))?;
         self.engine.check(EngineKey::Auto)
     }
 
     fn plan(&self) -> Plan {
         Plan {
+            decoding: self.decoding(),
+            max_new_tokens: self.max_new_tokens,
+            span: self.span,
+            samples: self.samples_per_task,
+        }
+    }
+
+    fn decoding(&self) -> Decoding {
+        let of_cache = (self.cache != Cache::None).then_some(BLOCK_LENGTH);
+        Decoding {
             sampler: Sampler {
                 steps: self.steps.unwrap_or(0),
                 algorithm: self.alg,
@@ -264,9 +293,9 @@ impl GenerateArgs {
                 seed: self.seed,
                 ..Sampler::default()
             },
-            max_new_tokens: self.max_new_tokens,
-            span: self.span,
-            samples: self.samples_per_task,
+            accept: self.threshold.map_or(Accept::Schedule, Accept::Threshold),
+            block_length: self.block_length.or(of_cache),
+            cache: self.cache,
         }
     }
 
