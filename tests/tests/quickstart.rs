@@ -45,7 +45,6 @@ fn prepared() -> Workplace {
     work.write("runs/quickstart/corpora/docs.jsonl", docs.join("\n"));
     let manifest = root().join("manifests").join("quickstart").join("pretrain.yaml");
     work.write("manifests/quickstart/pretrain.yaml", fs::read(manifest).expect("the manifest"));
-    fs::create_dir_all(work.path("runs/quickstart/tokenizer")).expect("mkdir");
     let places = ["runs/quickstart/corpora/code", "runs/quickstart/corpora/docs.jsonl"];
     let trained = work.run(
         "coda-ingest",

@@ -7,9 +7,9 @@ use coda_ingest::{
     source::{Filters, list_files},
     train_tokenizer::{DEFAULT_SPECIALS, TrainError, TrainOptions, train},
 };
-use coda_shards::commit::write_atomic;
+use coda_shards::commit::{FileError, write_atomic};
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf, time::Instant};
 
 /// Train a byte-level BPE tokenizer: NFC, the Qwen2 pre-tokenizer, control tokens last.
 ///
@@ -90,6 +90,11 @@ impl Train {
             max_bytes: self.max_bytes,
             max_document_bytes: 64 << 20,
         };
+        // Before the work, so that none is lost for want of a folder.
+        if let Some(folder) = self.out.parent() {
+            fs::create_dir_all(folder)
+                .map_err(|error| super::file_failure(&FileError::new("create", folder, error)))?;
+        }
         let trained =
             train(&files, &options, &|bytes| progress.advance(bytes)).map_err(|e| failure(&e))?;
         progress.finish();
