@@ -20,7 +20,7 @@ mod options;
 mod scheduler;
 mod server;
 
-pub use options::Options;
+pub use options::{EngineArg, Options};
 
 use clap::Parser;
 use coda_cli::{Exit, Failure};

@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Parser, ValueHint};
+use clap::{Parser, ValueEnum, ValueHint};
 use coda_cli::{Exit, Failure};
 use coda_trainer::sample::{Accept, Algorithm, Cache, Decoding, Sampler};
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
@@ -20,6 +20,18 @@ SIGTERM and SIGINT end the server when the requests that it has are answered.
 Exit codes: 0 stopped after answering everything; 1 stopped with requests unanswered after --grace;
 2 usage error; 3 a file cannot be read or the address cannot be bound; 4 the model is damaged.";
 
+/// What runs the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// A CUDA card if there is one that can be used, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU, f32, all cores.
+    Cpu,
+    /// The first NVIDIA card, bf16 with sums in f32.
+    Cuda,
+}
+
 /// Serve a model over HTTP, as OpenAI's API does.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "coda-serve", version, after_help = EXAMPLES)]
@@ -27,6 +39,9 @@ pub struct Options {
     /// A checkpoint, Hugging Face directory or run.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub checkpoint: PathBuf,
+    /// What runs the model.
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t)]
+    pub engine: EngineArg,
     /// Where to listen. Behind anything but the loopback address, set an API key.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,

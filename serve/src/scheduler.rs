@@ -1,11 +1,14 @@
 //! The model's thread: rows join, go through the decoder together, and leave.
 
-use crate::{error::Refusal, metrics::Metrics};
+use crate::{error::Refusal, metrics::Metrics, options::EngineArg};
 use axum::http::StatusCode;
-use coda_cli::Failure;
+use coda_cli::{Exit, Failure};
 use coda_trainer::{
-    engine::{CpuEngine, Decoder, Engine as _},
-    model::RecomputePolicy,
+    engine::{
+        CpuEngine, Decoder, Engine, EngineError,
+        cuda::{self, CudaEngine},
+    },
+    model::{ModelConfig, RecomputePolicy},
     sample::{Denoiser, SamplingModel, Step, round},
 };
 use std::{
@@ -73,20 +76,31 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Starts the thread.
+    /// Starts the thread, and waits until it has the model.
     pub(crate) fn start(
         model: Arc<SamplingModel>,
+        engine: EngineArg,
         load: Load,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Failure> {
         let (rows, incoming) = mpsc::channel();
         let held = Arc::new(AtomicUsize::new(0));
         let in_thread = Arc::clone(&held);
+        let (ready, opened) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("model".to_owned())
             .spawn(move || {
-                let mut engine = CpuEngine::new(model.config.clone(), RecomputePolicy::None);
-                if let Ok(Some(decoder)) = engine.decoder(&model.params) {
+                // What belongs to a card stays in one thread.
+                let decoder = open(engine, &model.config)
+                    .and_then(|mut engine| engine.decoder(&model.params));
+                let (told, decoder) = match decoder {
+                    Ok(Some(decoder)) => (Ok(()), Some(decoder)),
+                    Ok(None) => unreachable!("both engines have decoders"),
+                    Err(error) => (Err(error), None),
+                };
+                // Nobody waits any more if the program is ending.
+                let _ = ready.send(told);
+                if let Some(decoder) = decoder {
                     let (waiting, running) = (VecDeque::new(), Vec::new());
                     Work {
                         incoming,
@@ -102,7 +116,11 @@ impl Scheduler {
                 }
             })
             .map_err(|error| Failure::io(format!("cannot start the model's thread: {error}")))?;
-        Ok(Self { rows, held, thread, load })
+        match opened.recv() {
+            Ok(Ok(())) => Ok(Self { rows, held, thread, load }),
+            Ok(Err(error)) => Err(engine_failure(&error)),
+            Err(_) => Err(Failure::io("the model's thread ended before it began")),
+        }
     }
 
     /// Hands over the rows of one request, all or none.
@@ -128,6 +146,37 @@ impl Scheduler {
     pub(crate) fn alive(&self) -> bool {
         !self.thread.is_finished()
     }
+}
+
+/// The engine that is asked for. `auto` says what it has taken.
+fn open(wanted: EngineArg, config: &ModelConfig) -> Result<Box<dyn Engine>, EngineError> {
+    let card = match wanted {
+        EngineArg::Cpu => false,
+        EngineArg::Cuda => true,
+        EngineArg::Auto => match cuda::probe() {
+            Ok(card) => {
+                eprintln!("engine: cuda ({})", card.name);
+                true
+            }
+            Err(error) => {
+                eprintln!("engine: cpu ({error})");
+                false
+            }
+        },
+    };
+    if card {
+        return Ok(Box::new(CudaEngine::open(config, RecomputePolicy::None)?));
+    }
+    Ok(Box::new(CpuEngine::new(config.clone(), RecomputePolicy::None)))
+}
+
+/// A card that is not there, or has no kernels for the model, is a matter of usage.
+fn engine_failure(error: &EngineError) -> Failure {
+    let exit = match error {
+        EngineError::Cuda(_) | EngineError::CudaShape(_) => Exit::Usage,
+        _ => Exit::Incompatible,
+    };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
 struct Running {

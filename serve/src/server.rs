@@ -50,7 +50,12 @@ pub(crate) fn serve(options: &Options) -> Result<Exit, Failure> {
         eprintln!("no API key is set, and {} is not a loopback address", options.listen);
     }
     let app = Arc::new(App {
-        scheduler: Scheduler::start(Arc::clone(&model), load, Arc::clone(&metrics))?,
+        scheduler: Scheduler::start(
+            Arc::clone(&model),
+            options.engine,
+            load,
+            Arc::clone(&metrics),
+        )?,
         model,
         name,
         options: options.clone(),

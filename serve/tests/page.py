@@ -64,7 +64,8 @@ def main() -> None:
     command = [program, "--checkpoint", model, "--model", "coda", "--listen", "127.0.0.1:0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
-    address = server.stderr.readline().split(" at ")[-1].strip()
+    told = (line for line in server.stderr if " at http" in line)
+    address = next(told).split(" at ")[-1].strip()
     try:
         with sync_playwright() as play, tempfile.TemporaryDirectory() as profile:
             for name, width, height in (("light", 1200, 800), ("dark", 390, 900)):

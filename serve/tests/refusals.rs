@@ -208,3 +208,22 @@ fn a_signal_lets_running_requests_end() {
     server.signal("INT");
     assert_eq!(server.wait(), Some(1), "a request was unanswered");
 }
+
+#[test]
+fn a_card_that_is_not_there_is_named_before_anything_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    common::write_model(folder.path());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_coda-serve"))
+        .args(["--listen", "127.0.0.1:0", "--engine", "cuda", "--checkpoint"])
+        .arg(folder.path().join("tiny"))
+        .env("CUDA_VISIBLE_DEVICES", "-1")
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    // The kernels are not made for the model; that comes before the card.
+    assert!(
+        said.contains("vocab_size is 262") && said.contains("hint: use --engine cpu"),
+        "{said}"
+    );
+}

@@ -70,7 +70,8 @@ def server(program: Path, model: Path, key: str) -> Iterator[str]:
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={"CODA_API_KEY": key})
     assert started.stderr is not None
     try:
-        yield started.stderr.readline().split(" at ")[-1].strip()
+        told = (line for line in started.stderr if " at http" in line)
+        yield next(told).split(" at ")[-1].strip()
     finally:
         started.terminate()
         code = started.wait(30)

@@ -99,9 +99,9 @@ impl Server {
             .spawn()
             .expect("starts");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let first = lines.next().expect("a line").expect("text");
-        let address = first.rsplit("http://").next().expect("an address");
-        let address = address.parse().unwrap_or_else(|_| panic!("no address: {first}"));
+        let mut told = lines.by_ref().map(|line| line.expect("text"));
+        let address = told.find_map(|line| line.split("http://").nth(1)?.parse().ok());
+        let address = address.expect("a line with the address");
         // Read on, so that the server never waits for us.
         thread::spawn(move || lines.for_each(drop));
         Self { child, address, _dir: dir }
