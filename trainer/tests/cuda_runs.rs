@@ -100,6 +100,34 @@ fn checkpoints_pass_between_engines() {
 }
 
 #[test]
+fn runs_in_ranks_give_the_same_files_whatever_their_number() {
+    let world = World::new();
+    let run = |out: &str, ranks: &str, more: &[&str]| {
+        let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--json", "--out", out];
+        let keys = ["--engine", "cuda", "--ranks", ranks, "train.micro_batch=1", "train.steps=4"];
+        let mut command = emulated(&world, &[&run[..], &SHAPE, &keys, more].concat());
+        command.env(coda_cuda_emulator::CARDS, "4");
+        command
+    };
+    run("one", "1", &[]).assert().success();
+    run("four", "4", &[]).assert().success();
+    assert_eq!(world.metrics("four"), world.metrics("one"), "every bit of every loss");
+    assert!(world.state("four", 4) == world.state("one", 4));
+    // Stopped, and on with another number.
+    run("cut", "4", &["--stop-after", "2"]).assert().success();
+    run("cut", "2", &[]).assert().success();
+    assert!(world.state("cut", 4) == world.state("one", 4));
+    assert_eq!(read_json(&world.path("cut/run.json"))["ranks"], 2);
+    // More ranks than cards: before the run's folder is touched.
+    let mut command = run("many", "4", &[]);
+    command.env(coda_cuda_emulator::CARDS, "2");
+    let assert = command.assert().code(2);
+    let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+    assert!(error.contains("2 cards for 4 ranks") && error.contains("lower --ranks"), "{error}");
+    assert!(!world.path("many").exists());
+}
+
+#[test]
 fn auto_takes_a_card_that_is_there() {
     let world = World::new();
     let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--out", "auto"];

@@ -9,7 +9,7 @@ use coda_trainer::{
     },
     model::{Grads, ModelConfig, Params, RecomputePolicy},
     optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
-    parallel::{Collective as _, ParallelError, ParallelLearner, RankStart},
+    parallel::{Collective as _, ParallelError, ParallelLearner, RankLearner, RankStart},
 };
 use common::{World, read_json};
 
@@ -81,7 +81,7 @@ fn parallel(
     let open = move |start: RankStart| {
         let RankStart { params, part, shards, channels } = start;
         let learner = HostLearner::among(engine, params, part, settings, 2, shards, channels);
-        Ok(Box::new(learner) as Box<dyn Learner>)
+        Ok(Box::new(learner) as Box<dyn RankLearner>)
     };
     ParallelLearner::start(ranks, params, optimizer, of_optimizer, 2, open).expect("started")
 }
@@ -220,10 +220,10 @@ fn gradients_that_are_no_numbers_and_panics_of_one_rank() {
                 let engine = Broken { engine, panics };
                 let broken =
                     HostLearner::among(engine, params, part, settings, 2, shards, channels);
-                return Ok(Box::new(broken) as Box<dyn Learner>);
+                return Ok(Box::new(broken) as Box<dyn RankLearner>);
             }
             let whole = HostLearner::among(engine, params, part, settings, 2, shards, channels);
-            Ok(Box::new(whole) as Box<dyn Learner>)
+            Ok(Box::new(whole) as Box<dyn RankLearner>)
         };
         let (params, optimizer) = (params.clone(), optimizer.clone());
         ParallelLearner::start(2, params, optimizer, &of_optimizer, 2, open).expect("started")
@@ -263,7 +263,7 @@ fn ranks_that_cannot_be_are_refused_before_the_folder_is_touched() {
     for (more, part) in [
         (&["--ranks", "3"][..], "3 ranks cannot share a step"),
         (&["--ranks", "2"], "the batch has only 1 pieces for 2 ranks"),
-        (&["--ranks", "2", "--engine", "xla"], "--ranks is an option of the CPU engine"),
+        (&["--ranks", "2", "--engine", "xla"], "--ranks is an option of the CPU and CUDA engines"),
     ] {
         let error = world.fails(&[&run[..], more].concat(), 2);
         assert!(error.contains(part) && error.contains("hint: "), "{error}");

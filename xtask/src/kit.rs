@@ -25,9 +25,11 @@ impl GpuKit {
         fs::create_dir_all(out.join("manifests"))
             .map_err(|error| Failure::io(format!("cannot make {}: {error}", out.display())))?;
         process::run(cargo().args(["build", "--release", "--locked", "-p", "coda-trainer"]))?;
-        for (package, test, name) in
-            [("coda-cuda", "emulated", "kernels-test"), ("coda-trainer", "cuda", "engine-test")]
-        {
+        for (package, test, name) in [
+            ("coda-cuda", "emulated", "kernels-test"),
+            ("coda-trainer", "cuda", "engine-test"),
+            ("coda-trainer", "cuda_ranks", "ranks-test"),
+        ] {
             copy(&executable(package, test)?, &out.join(name))?;
         }
         let built = process::sibling("coda-trainer")?;

@@ -3,10 +3,11 @@
 use std::{env, path::Path, process::Command};
 
 /// Source, file, and the name by which cudarc looks for the library first.
-const LIBRARIES: [(&str, &str, &str); 4] = [
+const LIBRARIES: [(&str, &str, &str); 5] = [
     ("cuda.cpp", "libcuda.so.1", "libcuda.so"),
     ("nvrtc.cpp", "libnvrtc.so.13", "libnvrtc.so"),
     ("cublaslt.cpp", "libcublasLt.so.13", "libcublasLt.so"),
+    ("nccl.cpp", "libnccl.so.2", "libnccl.so"),
     // cuDNN looks for it by this name; it lies apart from the first.
     ("planning.cpp", "planning/libcuda.so.1", "libcuda.so.1"),
 ];

@@ -42,6 +42,16 @@ KERNEL(256, add_into, bf16* __restrict__ into, const bf16* __restrict__ from, u6
     store8(into + at * 8, a);
 }
 
+// into += from, f32.
+KERNEL(256, add_floats, float* __restrict__ into, const float* __restrict__ from, u64 count) {
+    const u64 first = u64(blockIdx.x) * 1024 + threadIdx.x;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const u64 at = first + 256 * k;
+        if (at < count) into[at] += from[at];
+    }
+}
+
 // Rounds f32 values to bf16. Counts need not be multiples of eight.
 KERNEL(256, round_to_bf16, const float* __restrict__ from, bf16* __restrict__ into, u64 count) {
     const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;

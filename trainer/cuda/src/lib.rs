@@ -25,6 +25,7 @@
 
 mod arena;
 mod card;
+mod communicator;
 mod compile;
 mod cudnn;
 mod device;
@@ -38,6 +39,7 @@ mod timeline;
 
 pub use arena::{Arena, ArenaUse, Block, CardMemory, Source};
 pub use card::{Card, PinnedBytes, Sent, Value};
+pub use communicator::{Communicator, CommunicatorId};
 pub use compile::{KERNEL_FILES, KernelFile, cache_folder};
 pub use cudnn::{AttentionPlan, Pass, SumOrder, open as open_cudnn, plan_attention};
 pub use device::{Device, DeviceInfo, Event, Stream, device_count};

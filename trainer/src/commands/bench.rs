@@ -159,7 +159,7 @@ impl Bench {
             params.clone(),
             optimizer,
             &Processes::alone(),
-            1,
+            None,
         )?;
         let batches: Vec<Batch> = (0..self.passes)
             .map(|pass| rows_of_noise(recipe, config, pass, self.documents))

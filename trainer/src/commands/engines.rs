@@ -1,26 +1,22 @@
 //! Engines on the command line.
 
+use super::cards;
 use crate::{
     engine::{
-        CpuEngine, Engine, EngineError, HostLearner, Learner, LearnerSettings,
-        cuda::{self, CudaEngine, CudaLearner},
+        CpuEngine, Engine, EngineError, HostLearner, Learner, LearnerSettings, cuda,
         xla::{Processes, XlaEngine, XlaLearner, XlaOptions, rows_of_a_pass},
     },
     fit::{engine_failure, micro_batch, optimizer_settings},
     model::{ModelConfig, Params, RecomputePolicy},
     optim::Optimizer,
-    parallel::{ParallelLearner, RankStart, lanes},
+    parallel::{ParallelLearner, RankLearner, RankStart, lanes},
 };
 use clap::{Args, ValueEnum};
 use coda_cli::{Exit, Failure};
-use coda_cuda::{CudaError, SumOrder};
 use coda_manifests::{CudaAttention, Engine as EngineKey, MeshShape, Recompute, Xla};
 use coda_pjrt::{PjrtError, PluginKind, discover};
 use coda_stages::Recipe;
 use std::{path::PathBuf, sync::OnceLock};
-
-/// What to do about ranks of the CUDA engine.
-const ONE_CARD: &str = "the CUDA engine trains on one card; leave --ranks out, or add --engine cpu";
 
 /// What runs the model.
 #[derive(Args, Clone, Debug)]
@@ -106,7 +102,7 @@ impl EngineArgs {
                     .hint("leave them out, or use --engine xla"))
             }
             EngineArg::Cuda => {
-                cuda::probe().map(|_| ()).map_err(|error| cuda_failure(&error.into()))
+                cuda::probe().map(|_| ()).map_err(|error| cards::failure(&error.into()))
             }
             EngineArg::Xla | EngineArg::Auto | EngineArg::Cpu => Ok(()),
         }
@@ -124,9 +120,9 @@ impl EngineArgs {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
                 Box::new(self.open_xla(config, xla, Processes::alone())?)
             }
-            EngineArg::Cuda => Box::new(open_cuda(config, recompute, self.kernels())?),
+            EngineArg::Cuda => Box::new(cards::open(0, config, recompute, self.kernels())?),
             EngineArg::Auto if auto().0 == Auto::Cuda => {
-                Box::new(open_cuda(config, recompute, self.kernels())?)
+                Box::new(cards::open(0, config, recompute, self.kernels())?)
             }
             EngineArg::Auto | EngineArg::Cpu => Box::new(cpu(config, recompute)),
         })
@@ -137,23 +133,18 @@ impl EngineArgs {
         self.kind(of_manifest) == EngineArg::Xla
     }
 
-    /// Refuses ranks of an engine that has none, and numbers of them that do not fit the batch.
-    pub(super) fn check_ranks(&self, recipe: &Recipe, ranks: usize) -> Result<(), Failure> {
-        let of_engine = match self.kind(recipe.engine) {
-            _ if ranks == 1 => return Ok(()),
-            EngineArg::Xla => Some("use --mesh data=N or fsdp=N with the XLA engine"),
-            EngineArg::Cuda => Some(ONE_CARD),
-            EngineArg::Auto if auto().0 == Auto::Cuda => Some(ONE_CARD),
-            EngineArg::Auto | EngineArg::Cpu => None,
-        };
-        if let Some(hint) = of_engine {
-            return Err(Failure::usage("--ranks is an option of the CPU engine").hint(hint));
+    /// Refuses ranks of an engine that has none, and numbers of them that do not fit batch or machine.
+    pub(super) fn check_ranks(&self, recipe: &Recipe, ranks: Option<usize>) -> Result<(), Failure> {
+        let Some(ranks) = ranks else { return Ok(()) };
+        let kind = self.resolved(recipe.engine);
+        if kind == EngineArg::Xla {
+            return Err(Failure::usage("--ranks is an option of the CPU and CUDA engines")
+                .hint("use --mesh data=N or fsdp=N with the XLA engine"));
         }
         let pieces = recipe.global_batch.div_ceil(micro_batch(recipe)) as usize;
         let parts = lanes::pieces_of_ranks(pieces, ranks);
-        parts
-            .map(|_| ())
-            .map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))
+        parts.map_err(|error| Failure::from_error(Exit::Usage, &error).maybe_hint(error.hint()))?;
+        if kind == EngineArg::Cuda { cards::check(ranks) } else { Ok(()) }
     }
 
     /// What trains a model by a recipe, in so many ranks.
@@ -164,37 +155,31 @@ impl EngineArgs {
         params: Params,
         optimizer: Optimizer,
         processes: &Processes,
-        ranks: usize,
+        ranks: Option<usize>,
     ) -> Result<Box<dyn Learner>, Failure> {
         let settings = LearnerSettings::of(recipe);
-        let kind = match self.kind(recipe.engine) {
-            EngineArg::Auto => {
-                let (chosen, why) = auto();
-                eprintln!("engine: {} ({why})", chosen.name());
-                if *chosen == Auto::Cuda { EngineArg::Cuda } else { EngineArg::Cpu }
-            }
-            named => named,
-        };
+        if self.kind(recipe.engine) == EngineArg::Auto {
+            let (chosen, why) = auto();
+            eprintln!("engine: {} ({why})", chosen.name());
+        }
         let rows = micro_batch(recipe) as usize;
-        match kind {
+        match self.resolved(recipe.engine) {
             EngineArg::Cuda => {
-                let engine = self.cuda_for_training(recipe, config)?;
-                let of_optimizer = optimizer_settings(&recipe.optimizer);
-                return CudaLearner::new(engine, params, optimizer, &of_optimizer, settings, rows)
-                    .map(|learner| Box::new(learner) as Box<dyn Learner>)
-                    .map_err(|error| cuda_failure(&error));
+                let wanted = self.attention.map_or(recipe.cuda.attention, AttentionArg::key);
+                let start = cards::Start { recipe, config, settings, rows };
+                return start.learner(wanted, params, optimizer, ranks);
             }
             EngineArg::Cpu | EngineArg::Auto => {
                 let engine = cpu(config, recipe.recompute);
-                if ranks == 1 {
+                let Some(ranks) = ranks.filter(|&ranks| ranks > 1) else {
                     let learner = HostLearner::new(engine, params, optimizer, settings, rows);
                     return Ok(Box::new(learner));
-                }
+                };
                 let open = move |start: RankStart| {
                     let RankStart { params, part, shards, channels } = start;
                     let learner =
                         HostLearner::among(engine, params, part, settings, rows, shards, channels);
-                    Ok(Box::new(learner) as Box<dyn Learner>)
+                    Ok(Box::new(learner) as Box<dyn RankLearner>)
                 };
                 let of_optimizer = optimizer_settings(&recipe.optimizer);
                 return ParallelLearner::start(ranks, params, optimizer, &of_optimizer, rows, open)
@@ -230,25 +215,6 @@ impl EngineArgs {
         self.attention.map_or(CudaAttention::Own, AttentionArg::key)
     }
 
-    fn cuda_for_training(
-        &self,
-        recipe: &Recipe,
-        config: &ModelConfig,
-    ) -> Result<CudaEngine, Failure> {
-        let wanted = self.attention.map_or(recipe.cuda.attention, AttentionArg::key);
-        if wanted != CudaAttention::Auto {
-            return open_cuda(config, recipe.recompute, wanted);
-        }
-        let kernels = match cuda::probe_cudnn() {
-            Ok(()) => CudaAttention::Cudnn,
-            Err(error) => {
-                eprintln!("attention: our own kernels ({error})");
-                CudaAttention::Own
-            }
-        };
-        open_cuda(config, recipe.recompute, kernels)
-    }
-
     fn open_xla(
         &self,
         config: &ModelConfig,
@@ -262,6 +228,15 @@ impl EngineArgs {
             EngineError::Xla(error) => plugin_failure(error),
             error => Failure::from_error(Exit::Usage, error).maybe_hint(error.hint()),
         })
+    }
+
+    /// As [`EngineArgs::kind`], with what `auto` stands for.
+    fn resolved(&self, of_manifest: EngineKey) -> EngineArg {
+        match self.kind(of_manifest) {
+            EngineArg::Auto if auto().0 == Auto::Cuda => EngineArg::Cuda,
+            EngineArg::Auto => EngineArg::Cpu,
+            named => named,
+        }
     }
 
     fn kind(&self, of_manifest: EngineKey) -> EngineArg {
@@ -278,7 +253,7 @@ fn cpu(config: &ModelConfig, recompute: Recompute) -> CpuEngine {
     CpuEngine::new(config.clone(), policy(recompute))
 }
 
-fn policy(recompute: Recompute) -> RecomputePolicy {
+pub(super) fn policy(recompute: Recompute) -> RecomputePolicy {
     match recompute {
         Recompute::None => RecomputePolicy::None,
         Recompute::Pointwise => RecomputePolicy::Pointwise,
@@ -309,38 +284,6 @@ fn auto() -> &'static (Auto, String) {
         Ok(card) => (Auto::Cuda, card.name),
         Err(error) => (Auto::Cpu, error.to_string()),
     })
-}
-
-fn open_cuda(
-    config: &ModelConfig,
-    recompute: Recompute,
-    attention: CudaAttention,
-) -> Result<CudaEngine, Failure> {
-    let order = match attention {
-        CudaAttention::Auto | CudaAttention::Own => None,
-        CudaAttention::Cudnn => Some(SumOrder::Fixed),
-        CudaAttention::CudnnUnordered => Some(SumOrder::Any),
-    };
-    let opened = match order {
-        None => CudaEngine::open(config, policy(recompute)),
-        Some(order) => CudaEngine::open_with_cudnn(config, policy(recompute), order),
-    };
-    opened.map_err(|error| cuda_failure(&error))
-}
-
-/// A driver, card or library that is missing is a matter of usage, as is a model without kernels.
-fn cuda_failure(error: &EngineError) -> Failure {
-    let exit = match error {
-        EngineError::CudaShape(_) => Exit::Usage,
-        EngineError::Cuda(error) => match **error {
-            CudaError::NoLibrary { .. } | CudaError::NoDevice | CudaError::OldDevice { .. } => {
-                Exit::Usage
-            }
-            _ => Exit::Incompatible,
-        },
-        _ => Exit::Incompatible,
-    };
-    Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
 /// A plugin that is missing is a matter of usage; one that fails does not fit the machine.

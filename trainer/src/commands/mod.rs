@@ -2,6 +2,7 @@
 
 mod ahead;
 mod bench;
+mod cards;
 mod check;
 mod engines;
 mod eval;

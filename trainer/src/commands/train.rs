@@ -22,11 +22,11 @@ pub(super) struct Train {
     engine: EngineArgs,
     #[command(flatten)]
     processes: ProcessArgs,
-    /// Ranks that share each step on the CPU engine, 1, 2, 4 or 8: threads, each with its own rows,
-    /// weights and part of the optimizer's state, as cards would have them. Their number changes no bit
-    /// of the result (docs/parallel.md).
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    ranks: usize,
+    /// Ranks that share each step, 1, 2, 4 or 8: on the CUDA engine a card each, on the CPU engine threads,
+    /// as a rehearsal. Each has its own rows, all weights, and part of the optimizer's state. Their number
+    /// changes no bit of the result (docs/parallel.md).
+    #[arg(long, value_name = "N")]
+    ranks: Option<usize>,
     /// The run's folder: checkpoints, metrics.jsonl, tb, run.json. Without it, train.out, or
     /// runs/NAME.
     #[arg(long, value_name = "DIR")]
@@ -83,7 +83,7 @@ impl Train {
                 "coda": env!("CARGO_PKG_VERSION"),
                 "engine": self.engine.name(of_manifest),
                 "xla": recipe.xla,
-                "ranks": self.ranks,
+                "ranks": self.ranks.unwrap_or(1),
                 "threads": rayon::current_num_threads(),
                 "shard_set": {"dir": dir, "fingerprint": fingerprint},
                 "init": init,

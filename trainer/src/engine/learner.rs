@@ -9,7 +9,7 @@ use crate::{
     model::{Grads, Params},
     optim::{Optimizer, clip_scale, round_to_bf16, scale, squares},
     parallel::{
-        Alone, Collective, ParallelError, Shards,
+        Alone, Collective, ParallelError, RankLearner, RankPart, Shards,
         lanes::{self, LANES},
     },
 };
@@ -142,7 +142,7 @@ impl<E: Engine> HostLearner<E> {
 impl<E, C> HostLearner<E, C>
 where
     E: Engine,
-    C: for<'a> Collective<Tensor<'a> = &'a mut [f32]>,
+    C: for<'a> Collective<Tensor<'a> = &'a mut [f32], Error = ParallelError>,
 {
     /// As [`HostLearner::new`], of one of several ranks. `optimizer` is that of the tensors which the
     /// rank owns; so is what [`Learner::state`] gives.
@@ -228,7 +228,7 @@ where
 impl<E, C> Learner for HostLearner<E, C>
 where
     E: Engine,
-    C: for<'a> Collective<Tensor<'a> = &'a mut [f32]>,
+    C: for<'a> Collective<Tensor<'a> = &'a mut [f32], Error = ParallelError>,
 {
     fn rows_at_once(&self) -> usize {
         self.rows_at_once
@@ -271,5 +271,17 @@ where
 
     fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError> {
         Ok(Some((&self.params, &self.optimizer)))
+    }
+}
+
+impl<E, C> RankLearner for HostLearner<E, C>
+where
+    E: Engine,
+    C: for<'a> Collective<Tensor<'a> = &'a mut [f32], Error = ParallelError>,
+{
+    fn part(&mut self) -> Result<RankPart, EngineError> {
+        let owned = self.shards.of_rank(self.collective.rank());
+        let tensors = owned.map(|tensor| (tensor, self.params.shared(tensor))).collect();
+        Ok(RankPart { tensors, optimizer: self.optimizer.clone() })
     }
 }

@@ -1,13 +1,15 @@
 //! Bytes on a card.
 
 use super::{Job, Keep};
-use crate::model::ModelConfig;
+use crate::{model::ModelConfig, parallel::lanes};
 use serde::Serialize;
 
 /// The driver's context and the libraries' own memory.
 const CONTEXT: u64 = 700 << 20;
 /// What matrix products and attention may use while they run.
 const WORKSPACE: u64 = 128 << 20;
+/// Gradients of other cards, before they are added.
+const RECEIVED: u64 = 128 << 20;
 /// Scored positions whose logits exist at once: f32 beside the bf16 that their gradient is.
 const LOGIT_ROWS: u64 = 1024;
 
@@ -20,7 +22,7 @@ pub struct Memory {
     pub master: u64,
     /// The optimizer's state, a share.
     pub optimizer: u64,
-    /// f32 gradients, whole: micro-batches add up in them.
+    /// f32 gradients, whole: micro-batches add up in them. Two cards keep up to three sums, four up to two.
     pub gradients: u64,
     /// What the backward pass finds of the forward pass.
     pub activations: u64,
@@ -51,6 +53,15 @@ fn values_per_token(model: &ModelConfig, keep: Keep) -> u64 {
 }
 
 impl Job<'_> {
+    /// Sums of gradients on a card: cards together add up in the order of [`lanes`].
+    fn sums(&self, micro_batch: u32) -> u64 {
+        if self.cards == 1 {
+            return 1;
+        }
+        let pieces = (self.global_batch / self.cards).div_ceil(micro_batch.max(1));
+        lanes::buffers(pieces as usize, self.cards as usize) as u64
+    }
+
     /// Bytes on each card with this micro-batch.
     pub(super) fn memory(&self, keep: Keep, micro_batch: u32) -> Memory {
         let parameters = self.model.parameters();
@@ -68,11 +79,11 @@ impl Job<'_> {
             weights: 2 * parameters,
             master: if self.master { (4 * parameters).div_ceil(cards) } else { 0 },
             optimizer: self.optimizer_state.div_ceil(cards),
-            gradients: 4 * parameters,
+            gradients: 4 * parameters * self.sums(micro_batch),
             activations,
             backward,
             logits: LOGIT_ROWS.min(tokens) * self.model.vocab_size as u64 * 6,
-            other: CONTEXT + WORKSPACE,
+            other: CONTEXT + WORKSPACE + if self.cards > 1 { RECEIVED } else { 0 },
             total: 0,
         };
         let Memory { weights, master, optimizer, gradients, logits, other, .. } = memory;
@@ -85,7 +96,10 @@ impl Job<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Keep, tests::job};
+    use super::{
+        super::{Keep, tests::job},
+        RECEIVED,
+    };
     use crate::model::config::published;
 
     #[test]
@@ -108,6 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn few_cards_keep_more_sums_of_gradients() {
+        let model = published();
+        let sums = |cards, rows| {
+            job(&model, 1024, cards).memory(Keep::Inputs, rows).gradients / (4 * model.parameters())
+        };
+        assert_eq!([1, 2, 4, 8, 16].map(|cards| sums(cards, 1)), [1, 3, 2, 1, 1]);
+        // Two cards with one or two passes each.
+        assert_eq!((sums(2, 32), sums(2, 16)), (1, 2));
+    }
+
+    #[test]
     fn memory_grows_with_rows_and_falls_with_what_is_made_again() {
         let model = published();
         for length in [1024, 8192] {
@@ -126,6 +151,7 @@ mod tests {
         let (one, four) =
             (job(&model, 1024, 1).memory(Keep::All, 2), job(&model, 1024, 4).memory(Keep::All, 2));
         assert_eq!((four.optimizer, four.master), (one.optimizer / 4, one.master / 4));
-        assert_eq!(one.total - four.total, 3 * (one.optimizer + one.master) / 4);
+        let more = four.gradients - one.gradients + RECEIVED;
+        assert_eq!(one.total + more - four.total, 3 * (one.optimizer + one.master) / 4);
     }
 }

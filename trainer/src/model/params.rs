@@ -100,6 +100,11 @@ impl Params {
         Self { layout, values: values.into_iter().map(Arc::new).collect() }
     }
 
+    /// Parameters from tensors of this layout that others may hold too.
+    pub(crate) fn from_shared(layout: Vec<TensorShape>, values: Vec<Arc<Vec<f32>>>) -> Self {
+        Self { layout, values }
+    }
+
     /// Gives a tied model a head of its own that begins as a copy of the embedding.
     ///
     /// # Panics

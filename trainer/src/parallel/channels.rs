@@ -98,6 +98,7 @@ fn sizes(tensors: &[&mut [f32]], shards: &Shards, rank: usize) -> Vec<usize> {
 
 impl Collective for Channels {
     type Tensor<'a> = &'a mut [f32];
+    type Error = ParallelError;
 
     fn rank(&self) -> usize {
         self.rank

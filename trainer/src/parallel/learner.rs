@@ -1,6 +1,6 @@
 //! The learner of several ranks, each in a thread of its own.
 
-use super::{Channels, ParallelError, Shards, channels, lanes, shards::whole};
+use super::{Channels, Collective as _, ParallelError, Shards, channels, lanes, shards::whole};
 use crate::{
     engine::{Batch, EngineError, Learner, LossOutput, StepInput, StepOutput},
     model::Params,
@@ -8,7 +8,10 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -16,7 +19,7 @@ use std::{
 const STACK: usize = 8 << 20;
 
 /// Something that a rank is to do.
-type Work = Box<dyn FnOnce(&mut dyn Learner) + Send>;
+type Work = Box<dyn FnOnce(&mut dyn RankLearner) + Send>;
 
 /// What a rank begins with.
 pub struct RankStart {
@@ -28,6 +31,32 @@ pub struct RankStart {
     pub shards: Shards,
     /// The way to the other ranks.
     pub channels: Channels,
+}
+
+impl RankStart {
+    /// The rank's place.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.channels.rank()
+    }
+}
+
+/// The learner of a rank: it computes whatever pieces it is given and takes part in the collective at
+/// every step.
+pub trait RankLearner: Learner {
+    /// What the rank has of the tensors that it owns.
+    ///
+    /// # Errors
+    /// If it cannot be fetched from where it lives.
+    fn part(&mut self) -> Result<RankPart, EngineError>;
+}
+
+/// The tensors that a rank owns, and the optimizer's state of them.
+pub struct RankPart {
+    /// Each by its place in the model's layout.
+    pub tensors: Vec<(usize, Arc<Vec<f32>>)>,
+    /// The optimizer.
+    pub optimizer: Optimizer,
 }
 
 /// Trains a model on several ranks of this process.
@@ -48,8 +77,7 @@ struct Rank {
 
 impl ParallelLearner {
     /// Starts the ranks. `rows_at_once` is the size of the pieces that a batch is made of. `open` makes
-    /// the learner of a rank, in its thread; it computes whatever it is given, takes part in the
-    /// collective at every step, and its state is that of its own tensors.
+    /// the learner of a rank, in its thread.
     ///
     /// # Errors
     /// If there are not 1, 2, 4 or 8 ranks, a thread cannot be started, or a rank cannot open its
@@ -63,7 +91,7 @@ impl ParallelLearner {
         open: F,
     ) -> Result<Self, EngineError>
     where
-        F: FnOnce(RankStart) -> Result<Box<dyn Learner>, EngineError> + Clone + Send + 'static,
+        F: FnOnce(RankStart) -> Result<Box<dyn RankLearner>, EngineError> + Clone + Send + 'static,
     {
         let layout = params.layout().to_vec();
         let shards = Shards::balanced(&layout, ranks)?;
@@ -93,11 +121,11 @@ impl ParallelLearner {
     fn ask<T: Send + 'static>(
         &self,
         rank: usize,
-        work: impl FnOnce(&mut dyn Learner) -> T + Send + 'static,
+        work: impl FnOnce(&mut dyn RankLearner) -> T + Send + 'static,
     ) -> Result<Receiver<T>, ParallelError> {
         let (done, answer) = channel();
         // Nobody may want the answer any more.
-        let work = move |learner: &mut dyn Learner| drop(done.send(work(learner)));
+        let work = move |learner: &mut dyn RankLearner| drop(done.send(work(learner)));
         let sender = self.ranks[rank].work.as_ref().ok_or(ParallelError::Gone(rank))?;
         sender.send(Box::new(work)).map_err(|_| ParallelError::Gone(rank))?;
         Ok(answer)
@@ -108,7 +136,7 @@ impl ParallelLearner {
     fn ask_all<T, W>(&self, work: impl Fn(usize) -> W) -> Result<Vec<T>, EngineError>
     where
         T: Send + 'static,
-        W: FnOnce(&mut dyn Learner) -> Result<T, EngineError> + Send + 'static,
+        W: FnOnce(&mut dyn RankLearner) -> Result<T, EngineError> + Send + 'static,
     {
         let asked: Vec<_> = (0..self.ranks.len()).map(|rank| self.ask(rank, work(rank))).collect();
         let answers = asked.into_iter().enumerate().map(|(rank, answer)| match answer?.recv() {
@@ -130,22 +158,20 @@ impl ParallelLearner {
     }
 
     fn fetch(&self) -> Result<(Params, Optimizer), EngineError> {
-        let parts = self.ask_all(|rank| {
-            move |learner: &mut dyn Learner| {
-                let none = || ParallelError::State(format!("rank {rank} gave no state"));
-                let (params, part) = learner.state()?.ok_or_else(none)?;
-                let state = part.state().into_iter();
-                let state: Vec<_> = state.map(|t| (t.name, t.values.to_vec())).collect();
-                Ok(((rank == 0).then(|| params.clone()), part.steps(), state))
+        let parts = self.ask_all(|_| |learner: &mut dyn RankLearner| learner.part())?;
+        let steps = parts.first().map_or(0, |part| part.optimizer.steps());
+        let mut values: Vec<Option<Arc<Vec<f32>>>> = vec![None; self.layout.len()];
+        let mut state = HashMap::new();
+        for part in parts {
+            for (tensor, of_tensor) in part.tensors {
+                values[tensor] = Some(of_tensor);
             }
-        })?;
-        let steps = parts.first().map_or(0, |(_, steps, _)| *steps);
-        let (mut params, mut state) = (None, HashMap::new());
-        for (of_first, _, part) in parts {
-            params = params.or(of_first);
-            state.extend(part);
+            let owned = part.optimizer.state().into_iter();
+            state.extend(owned.map(|tensor| (tensor.name, tensor.values.to_vec())));
         }
-        let params = params.ok_or(ParallelError::Gone(0))?;
+        let values: Option<Vec<_>> = values.into_iter().collect();
+        let missing = || ParallelError::State("no rank has one of the tensors".to_owned());
+        let params = Params::from_shared(self.layout.clone(), values.ok_or_else(missing)?);
         Ok((params, whole(steps, state, &self.settings, &self.layout)?))
     }
 }
@@ -162,7 +188,7 @@ impl Learner for ParallelLearner {
         self.fetched = None;
         let parts = self.ask_all(|rank| {
             let own = batches[pieces[rank].clone()].to_vec();
-            move |learner: &mut dyn Learner| {
+            move |learner: &mut dyn RankLearner| {
                 learner.step(&StepInput { batches: &own, mask_id, denominator, lr })
             }
         })?;
@@ -179,7 +205,7 @@ impl Learner for ParallelLearner {
         denominator: f64,
     ) -> Result<LossOutput, EngineError> {
         let batch = batch.clone();
-        let work = move |learner: &mut dyn Learner| learner.loss(&batch, mask_id, denominator);
+        let work = move |learner: &mut dyn RankLearner| learner.loss(&batch, mask_id, denominator);
         self.ask(0, work)?.recv().map_err(|_| ParallelError::Gone(0))?
     }
 
@@ -196,7 +222,7 @@ impl Rank {
     #[allow(clippy::type_complexity, reason = "a rank, and what it says first")]
     fn start(
         rank: usize,
-        open: impl FnOnce() -> Result<Box<dyn Learner>, EngineError> + Send + 'static,
+        open: impl FnOnce() -> Result<Box<dyn RankLearner>, EngineError> + Send + 'static,
     ) -> Result<(Self, Receiver<Result<(), EngineError>>), ParallelError> {
         let (work, list) = channel::<Work>();
         let (told, opened) = channel();

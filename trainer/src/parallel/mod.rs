@@ -4,7 +4,8 @@
 //! A step of a rank: the gradient of its pieces of the batch; each tensor's sum over the ranks goes to
 //! the rank that owns it ([`Shards`]); the owner clips it by the norm of the whole and moves the tensor;
 //! the new values go to everybody. A [`Collective`] carries what ranks tell each other,
-//! [`channels`] is the one among threads of a process, [`ParallelLearner`] runs a rank in each thread.
+//! [`channels`] is the one among threads of a process, the CUDA engine has one among cards;
+//! [`ParallelLearner`] runs a rank in each thread.
 //!
 //! **The number of ranks changes no bit.** Sums over rows have one shape, a tree that [`lanes`]
 //! describes and that belongs to the batch: a rank sums a subtree, the collective the rest of it. All
@@ -16,7 +17,7 @@ mod learner;
 mod shards;
 
 pub use channels::{Channels, channels};
-pub use learner::{ParallelLearner, RankStart};
+pub use learner::{ParallelLearner, RankLearner, RankPart, RankStart};
 pub use shards::Shards;
 
 use thiserror::Error;
@@ -25,6 +26,9 @@ use thiserror::Error;
 pub trait Collective {
     /// A tensor's values, where this backend reads and writes them.
     type Tensor<'a>;
+
+    /// Why it could not be done.
+    type Error: From<ParallelError>;
 
     /// The place of this rank.
     fn rank(&self) -> usize;
@@ -41,7 +45,7 @@ pub trait Collective {
         &mut self,
         tensors: &mut [Self::Tensor<'_>],
         shards: &Shards,
-    ) -> Result<(), ParallelError>;
+    ) -> Result<(), Self::Error>;
 
     /// Makes every tensor what its owner has.
     ///
@@ -51,13 +55,13 @@ pub trait Collective {
         &mut self,
         tensors: &mut [Self::Tensor<'_>],
         shards: &Shards,
-    ) -> Result<(), ParallelError>;
+    ) -> Result<(), Self::Error>;
 
     /// The numbers of every rank, in the order of the ranks. As all wait for all, this is a barrier too.
     ///
     /// # Errors
     /// As [`Collective::reduce_to_owners`].
-    fn numbers(&mut self, own: &[f64]) -> Result<Vec<Vec<f64>>, ParallelError>;
+    fn numbers(&mut self, own: &[f64]) -> Result<Vec<Vec<f64>>, Self::Error>;
 }
 
 /// A rank that is alone.
@@ -66,6 +70,7 @@ pub struct Alone;
 
 impl Collective for Alone {
     type Tensor<'a> = &'a mut [f32];
+    type Error = ParallelError;
 
     fn rank(&self) -> usize {
         0

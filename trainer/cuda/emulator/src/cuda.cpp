@@ -53,6 +53,20 @@ uint64_t ticks = 0;
 bool reverse_order = false;
 int failure = SUCCESS;
 
+// Cards share the memory and the queues; a context only tells which card a thread has.
+constexpr int MOST_CARDS = 8;
+char contexts[MOST_CARDS];
+thread_local void* current = nullptr;
+
+// 0: as the environment says.
+int told_cards = 0;
+
+int cards() {
+    const char* told = std::getenv("CODA_EMULATOR_CARDS");
+    const int count = told_cards ? told_cards : told ? std::atoi(told) : 1;
+    return count < MOST_CARDS ? count : MOST_CARDS;
+}
+
 size_t capacity() {
     const char* told = std::getenv("CODA_EMULATOR_MEMORY");
     return told ? std::strtoull(told, nullptr, 10) : size_t(8) << 30;
@@ -120,6 +134,11 @@ CALL emulator_inside(uint64_t pointer, size_t bytes) {
     return inside(pointer, bytes);
 }
 
+// The card of this thread; -1 if it has none. For the stand-in for NCCL.
+CALL emulator_card() { return current ? int(static_cast<char*>(current) - contexts) : -1; }
+
+CALL emulator_set_cards(int count) { return told_cards = count, SUCCESS; }
+
 // Whether the threads of a block run from the last to the first.
 CALL emulator_reverse(int reverse) {
     LOCKED;
@@ -128,8 +147,11 @@ CALL emulator_reverse(int reverse) {
 
 CALL cuInit(unsigned) { return SUCCESS; }
 CALL cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
-CALL cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
-CALL cuDeviceGet(int* device, int) { return *device = 0, SUCCESS; }
+CALL cuDeviceGetCount(int* count) { return *count = cards(), SUCCESS; }
+CALL cuDeviceGet(int* device, int ordinal) {
+    if (ordinal < 0 || ordinal >= cards()) return INVALID_VALUE;
+    return *device = ordinal, SUCCESS;
+}
 CALL cuDeviceGetName(char* name, int room, int) {
     return std::snprintf(name, size_t(room), "emulated card"), SUCCESS;
 }
@@ -142,9 +164,11 @@ CALL cuDeviceGetAttribute(int* value, int attribute, int) {
         default: return INVALID_VALUE;
     }
 }
-CALL cuDevicePrimaryCtxRetain(void** context, int) { return *context = &streams, SUCCESS; }
+CALL cuDevicePrimaryCtxRetain(void** context, int device) {
+    return *context = &contexts[device], SUCCESS;
+}
 CALL cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-CALL cuCtxSetCurrent(void*) { return SUCCESS; }
+CALL cuCtxSetCurrent(void* context) { return current = context, SUCCESS; }
 CALL cuMemGetInfo_v2(size_t* free, size_t* total) {
     LOCKED;
     *total = capacity();

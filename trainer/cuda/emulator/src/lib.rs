@@ -1,6 +1,6 @@
 //! Stand-ins for NVIDIA's libraries, by which tests run the CUDA engine on a machine without a card.
 //!
-//! `libcuda`, `libnvrtc` and `libcublasLt` as small C++ programs that have the functions that
+//! `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` as small C++ programs that have the functions that
 //! `coda-cuda` calls. The compiler of kernels compiles *the kernels' own text* for the CPU; a launch
 //! runs every thread of a block as a coroutine, with barriers, shuffles and the tensor cores'
 //! products as the PTX manual defines them. So index arithmetic, shared memory, barriers and launch
@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// The variable that limits the memory of the emulated card, in bytes.
 pub const MEMORY: &str = "CODA_EMULATOR_MEMORY";
+
+/// The variable that says how many cards there are, 8 at most; one without it.
+pub const CARDS: &str = "CODA_EMULATOR_CARDS";
 
 /// The variable by which `coda-cuda` is told where libraries lie.
 pub const LIBRARIES: &str = "CODA_CUDA_LIBRARIES";
@@ -45,18 +48,30 @@ pub fn load_planning_driver() {
     std::mem::forget(library.expect("the stand-in that was built"));
 }
 
+/// How many cards there are from now on, in this process; 8 at most.
+///
+/// # Panics
+/// If the stand-in for the driver cannot be loaded, which the build script has made.
+pub fn set_cards(count: u8) {
+    tell(b"emulator_set_cards", i32::from(count));
+}
+
 /// Whether the threads of a block run from the last to the first, from the next launch on, in this
 /// process.
 ///
 /// # Panics
 /// If the stand-in for the driver cannot be loaded, which the build script has made.
 pub fn reverse(reverse: bool) {
+    tell(b"emulator_reverse", i32::from(reverse));
+}
+
+fn tell(function: &[u8], value: i32) {
     // SAFETY: the library has no initialisers that matter, and the function takes one number.
     unsafe {
         let library = libloading::Library::new(driver()).expect("the stand-in that was built");
         let set: libloading::Symbol<unsafe extern "C" fn(i32) -> i32> =
-            library.get(b"emulator_reverse").expect("a function of ours");
-        set(i32::from(reverse));
+            library.get(function).expect("a function of ours");
+        set(value);
         // The driver stays loaded.
         std::mem::forget(library);
     }

@@ -70,6 +70,21 @@ impl Card {
         self.kernels.launch(kernel("add_into", 256), geometry, &mut arguments)
     }
 
+    /// `into += from`, f32.
+    ///
+    /// # Errors
+    /// If the sizes differ.
+    pub fn add_floats(&self, into: Span<'_>, from: Span<'_>) -> Result<(), CudaError> {
+        let n = into.len();
+        let mut arguments = [
+            Arg::Pointer(into.need("sum", Element::F32, n)?),
+            Arg::Pointer(from.need("summand", Element::F32, n)?),
+            Arg::Long(n as u64),
+        ];
+        let geometry = Geometry::line(n.div_ceil(256 * 4))?;
+        self.kernels.launch(kernel("add_floats", 256), geometry, &mut arguments)
+    }
+
     /// Rounds f32 values to bf16, ties to even.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! bf16 values gives may differ from f64 by the rounding of its result: `2^-9` of its size.
 
 mod attention;
+mod cards;
 mod norm;
 mod optimizer;
 mod pointwise;

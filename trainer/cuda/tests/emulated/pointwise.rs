@@ -56,6 +56,21 @@ fn casts_round_to_nearest_and_ties_to_even() {
 }
 
 #[test]
+fn floats_are_added() {
+    for n in [1, 5, 1024, 4999] {
+        let (into, from) = (floats(&noise(n, 1)), floats(&noise(n, 2)));
+        let sum = twice(|card| {
+            let (into, from) = (card.upload(&into).unwrap(), card.upload(&from).unwrap());
+            card.add_floats(all::<f32>(&into), all::<f32>(&from)).unwrap();
+            read_f32(card, &into)
+        });
+        for ((sum, a), b) in sum.into_iter().zip(&into).zip(&from) {
+            assert_eq!(sum, (a + b).to_bits());
+        }
+    }
+}
+
+#[test]
 fn rows_are_moved_and_added() {
     let (width, rows) = (40, 11);
     let (x, y) = (noise(rows * width, 1), noise(rows * width, 2));

@@ -11,10 +11,12 @@ mod loss;
 mod model;
 mod ops;
 mod optimizer;
+mod ranks;
 mod tape;
 mod weights;
 
 pub use learner::CudaLearner;
+pub use ranks::Link;
 
 use super::{Batch, Decoder, Engine, EngineError, Ids, LossOutput};
 use crate::{
@@ -73,28 +75,30 @@ pub fn probe_cudnn() -> Result<(), CudaError> {
 }
 
 impl CudaEngine {
-    /// An engine for models of this shape on the first card.
+    /// An engine for models of this shape on the first card, with our own attention.
     ///
     /// # Errors
     /// If there is no card or library, or the kernels are not made for the shape.
     pub fn open(config: &ModelConfig, recompute: RecomputePolicy) -> Result<Self, EngineError> {
-        fits(config)?;
-        Ok(Self::on(Card::open(0)?, config, recompute))
+        Self::open_card(0, config, recompute, None)
     }
 
-    /// As [`CudaEngine::open`], with attention by cuDNN where rows are one segment each: made for
-    /// sizes that stay, as in training, for each new size is planned for seconds.
+    /// An engine on card `ordinal`. With `cudnn`, attention by cuDNN where rows are one segment each:
+    /// made for sizes that stay, as in training, for each new size is planned for seconds.
     ///
     /// # Errors
-    /// As there, and if cuDNN is missing or too old.
-    pub fn open_with_cudnn(
+    /// As [`CudaEngine::open`], and if cuDNN is missing or too old.
+    pub fn open_card(
+        ordinal: i32,
         config: &ModelConfig,
         recompute: RecomputePolicy,
-        order: SumOrder,
+        cudnn: Option<SumOrder>,
     ) -> Result<Self, EngineError> {
         fits(config)?;
-        let mut card = Card::open(0)?;
-        card.use_cudnn(order)?;
+        let mut card = Card::open(ordinal)?;
+        if let Some(order) = cudnn {
+            card.use_cudnn(order)?;
+        }
         Ok(Self::on(card, config, recompute))
     }
 
@@ -236,7 +240,7 @@ impl Engine for CudaEngine {
         let ready = self.receive(prepared)?;
         let losses = self.pass(&network, &ready, &rope, true)?;
         let output = self.output(&losses, &ready.weights, batch.rows, denominator)?;
-        let fresh = self.places.read(&self.run.card, &on_card)?;
+        let fresh = self.places.read(&self.run.card, &on_card, Element::F32)?;
         for (grad, fresh) in grads.values.iter_mut().zip(fresh) {
             for (grad, fresh) in grad.iter_mut().zip(fresh) {
                 *grad += fresh;

@@ -17,7 +17,7 @@ enum Moments {
     Full { square: Block },
 }
 
-/// The state of all parameters.
+/// The state of the parameters that a rank owns.
 #[derive(Debug)]
 pub(super) struct DeviceOptimizer {
     settings: OptimizerSettings,
@@ -25,12 +25,25 @@ pub(super) struct DeviceOptimizer {
     pub(super) steps: u64,
 }
 
+/// What a step reads and changes.
+pub(super) struct Trained<'a> {
+    /// Of each parameter with state, in order, its place among all.
+    pub(super) owned: &'a [usize],
+    /// Where all of them lie in `weights` and `grads`.
+    pub(super) places: &'a Places,
+    pub(super) weights: &'a Block,
+    pub(super) grads: &'a Block,
+    /// The f32 values of those with state, and where they lie. Without them the bf16 weights are what is
+    /// trained.
+    pub(super) master: Option<(&'a Block, &'a Places)>,
+}
+
 fn all(block: &Block) -> Result<Span<'_>, CudaError> {
     Span::of(block, Element::F32, 0, block.bytes() / Element::F32.bytes())
 }
 
 impl DeviceOptimizer {
-    /// Brings an optimizer's state to a card.
+    /// Brings an optimizer's state of these parameters to a card.
     pub(super) fn upload(
         card: &Card,
         settings: &OptimizerSettings,
@@ -102,20 +115,20 @@ impl DeviceOptimizer {
         Ok(optimizer)
     }
 
-    /// One step at learning rate `lr` with gradients times `clip`. Without `master` the bf16 weights
-    /// are what is trained.
+    /// One step at learning rate `lr` with gradients times `clip`.
     pub(super) fn step(
         &mut self,
         card: &Card,
-        places: &Places,
-        [weights, grads]: [&Block; 2],
-        master: Option<&Block>,
+        trained: &Trained<'_>,
         lr: f64,
         clip: f64,
     ) -> Result<(), CudaError> {
+        let Trained { owned, places, weights, grads, master } = *trained;
         self.steps += 1;
-        for (index, moments) in self.moments.iter().enumerate() {
-            let master = master.map(|block| places.span(block, Element::F32, index)).transpose()?;
+        for (place, (moments, &index)) in self.moments.iter().zip(owned).enumerate() {
+            let master = master
+                .map(|(block, places)| places.span(block, Element::F32, place))
+                .transpose()?;
             let parameter =
                 Parameter { master, weights: places.span(weights, Element::Bf16, index)? };
             let grad = places.span(grads, Element::F32, index)?;

@@ -23,13 +23,30 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn of(config: &ModelConfig) -> Self {
+        Self::of_shapes(layout(config))
+    }
+
+    /// Some of the tensors, in a piece of memory of their own.
+    pub(super) fn some(&self, tensors: &[usize]) -> Self {
+        Self::of_shapes(tensors.iter().map(|&index| self.shapes[index].clone()).collect())
+    }
+
+    fn of_shapes(shapes: Vec<TensorShape>) -> Self {
         let (mut starts, mut total) = (Vec::new(), 0);
-        let shapes = layout(config);
         for shape in &shapes {
             starts.push(total);
             total += shape.elements().next_multiple_of(GRAIN);
         }
         Self { shapes, starts, total }
+    }
+
+    /// The whole piece.
+    pub(super) fn all<'a>(
+        &self,
+        block: &'a Block,
+        element: Element,
+    ) -> Result<Span<'a>, CudaError> {
+        Span::of(block, element, 0, self.total)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,7 +65,7 @@ impl Places {
     /// A new piece of memory, all zeros.
     pub(super) fn zeros(&self, card: &Card, element: Element) -> Result<Rc<Block>, CudaError> {
         let block = card.room(element, self.total)?;
-        card.zero(Span::of(&block, element, 0, self.total)?)?;
+        card.zero(self.all(&block, element)?)?;
         Ok(Rc::new(block))
     }
 
@@ -77,15 +94,29 @@ impl Places {
         Ok(())
     }
 
-    /// Reads all tensors of f32.
-    pub(super) fn read(&self, card: &Card, block: &Block) -> Result<Vec<Vec<f32>>, CudaError> {
-        (0..self.len()).map(|i| card.read(self.span(block, Element::F32, i)?)).collect()
+    /// Reads all tensors; those of bf16 are widened.
+    pub(super) fn read(
+        &self,
+        card: &Card,
+        block: &Block,
+        element: Element,
+    ) -> Result<Vec<Vec<f32>>, CudaError> {
+        (0..self.len()).map(|index| self.read_one(card, block, element, index)).collect()
     }
 
-    /// Reads all tensors of bf16.
-    pub(super) fn read_wide(&self, card: &Card, block: &Block) -> Result<Vec<Vec<f32>>, CudaError> {
-        let wide = |values: Vec<bf16>| values.into_iter().map(f32::from).collect();
-        (0..self.len()).map(|i| card.read(self.span(block, Element::Bf16, i)?).map(wide)).collect()
+    /// Reads tensor `index`.
+    pub(super) fn read_one(
+        &self,
+        card: &Card,
+        block: &Block,
+        element: Element,
+        index: usize,
+    ) -> Result<Vec<f32>, CudaError> {
+        let span = self.span(block, element, index)?;
+        if element == Element::F32 {
+            return card.read(span);
+        }
+        Ok(card.read::<bf16>(span)?.into_iter().map(f32::from).collect())
     }
 }
 
