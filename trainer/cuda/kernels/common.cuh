@@ -74,7 +74,7 @@ typedef unsigned short bf16;
 __device__ __forceinline__ float widen(bf16 x) { return from_bits(unsigned(x) << 16); }
 __device__ __forceinline__ bf16 narrow(float x) { return bf16(pack2(x, 0.0f) & 0xffffu); }
 
-// Eight bf16 values in 16 bytes.
+// Eight values: of bf16 16 bytes, of f32 twice as many.
 struct Eight {
     float v[8];
 };
@@ -101,6 +101,11 @@ __device__ __forceinline__ uint4 pack8(const Eight& x) {
 
 __device__ __forceinline__ Eight load8(const bf16* at) {
     return unpack8(*reinterpret_cast<const uint4*>(at));
+}
+
+__device__ __forceinline__ Eight load8(const float* at) {
+    const float4 a = reinterpret_cast<const float4*>(at)[0], b = reinterpret_cast<const float4*>(at)[1];
+    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
 
 __device__ __forceinline__ void store8(bf16* at, const Eight& x) {

@@ -18,7 +18,9 @@ typedef unsigned long long u64;
 using std::min;
 
 struct alignas(8) int2 { int x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
 
 #define __device__
 #define __global__

@@ -7,16 +7,25 @@ use crate::{
 };
 
 /// Rows whose sums one block keeps. Part of the result: the weight's gradient is a sum of such parts.
-const ROWS: usize = 16;
+const ROWS: usize = 32;
 
 /// Heads of tokens whose sums one block keeps.
 const HEADS: usize = 256;
 
-/// Widest row: a thread keeps sums of 4 chunks of 8 columns.
-const WIDEST: usize = 4 * 2048;
+/// Widest row.
+const WIDEST: usize = 8192;
 
 const fn kernel(name: &'static str) -> Kernel {
     Kernel { file: "norm.cu", name, threads: 256 }
+}
+
+/// The kernels over rows, forward and backward, for rows up to 2048, 4096 and 8192 wide.
+const fn of_rows(width: usize) -> [Kernel; 2] {
+    match width {
+        0..=2048 => [kernel("rms_norm_forward_2048"), kernel("rms_norm_backward_2048")],
+        2049..=4096 => [kernel("rms_norm_forward_4096"), kernel("rms_norm_backward_4096")],
+        _ => [kernel("rms_norm_forward_8192"), kernel("rms_norm_backward_8192")],
+    }
 }
 
 /// Cosines and sines `[len, head / 2]` of the rotary angles.
@@ -50,10 +59,12 @@ impl Card {
             Arg::Pointer(weight.need("weight", Element::Bf16, width)?),
             Arg::Pointer(y.need("y", Element::Bf16, rows * width)?),
             Arg::Pointer(scales.need("scales", Element::F32, rows)?),
+            Arg::Int(int(rows)?),
             Arg::Int(int(width)?),
             Arg::Float(eps),
         ];
-        self.kernels.launch(kernel("rms_norm_forward"), Geometry::line(rows)?, &mut arguments)
+        let [forward, _] = of_rows(width);
+        self.kernels.launch(forward, Geometry::line(rows.div_ceil(8))?, &mut arguments)
     }
 
     /// Sends `gy` back through [`Card::rms_norm`]: into `gx`, added if it `holds` something, and
@@ -87,11 +98,8 @@ impl Card {
             Arg::Int(int(width)?),
             Arg::Int(i32::from(holds)),
         ];
-        self.kernels.launch(
-            kernel("rms_norm_backward"),
-            Geometry::line(blocks)?,
-            &mut arguments,
-        )?;
+        let [_, backward] = of_rows(width);
+        self.kernels.launch(backward, Geometry::line(blocks)?, &mut arguments)?;
         self.add_rows(&partial, blocks, width, g_weight)
     }
 
@@ -127,7 +135,9 @@ impl Card {
             128 => kernel("head_norm_rope_forward_128"),
             other => return Err(head_refused(other)),
         };
-        self.kernels.launch(kernel, Geometry::line(items.div_ceil(8))?, &mut arguments)
+        // 16 values a thread.
+        let geometry = Geometry::line((items * head).div_ceil(256 * 16))?;
+        self.kernels.launch(kernel, geometry, &mut arguments)
     }
 
     /// Sends `gy` back through [`Card::head_norm_rope`]: into `gx`, overwritten, and added to the
@@ -174,7 +184,7 @@ impl Card {
         self.add_rows(&partial, blocks, head, g_weight)
     }
 
-    /// Adds the rows of `partial` to `into`, first row first.
+    /// Adds the rows of `partial` to `into`, in a fixed order.
     fn add_rows(
         &self,
         partial: &Block,
@@ -188,8 +198,8 @@ impl Card {
             Arg::Int(int(rows)?),
             Arg::Int(int(width)?),
         ];
-        let blocks = width.div_ceil(256);
-        self.kernels.launch(kernel("add_rows"), Geometry::line(blocks)?, &mut arguments)
+        let kernel = Kernel { file: "norm.cu", name: "add_rows", threads: 1024 };
+        self.kernels.launch(kernel, Geometry::line(width.div_ceil(32))?, &mut arguments)
     }
 }
 

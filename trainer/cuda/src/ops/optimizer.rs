@@ -108,7 +108,7 @@ impl Card {
         self.kernels.launch(kernel("total"), Geometry::line(1)?, &mut arguments)
     }
 
-    /// One step of AdamW on a parameter of any shape.
+    /// One step of AdamW on a parameter of any shape. All spans begin at multiples of four values.
     ///
     /// # Errors
     /// If the sizes differ.
@@ -138,7 +138,7 @@ impl Card {
             Arg::Float(step.root_of_correction),
             Arg::Float(step.keep),
         ];
-        self.kernels.launch(kernel("adamw"), Geometry::line(n.div_ceil(256))?, &mut arguments)
+        self.kernels.launch(kernel("adamw"), Geometry::line(n.div_ceil(4 * 256))?, &mut arguments)
     }
 
     /// One step of Adafactor on a matrix, whose second moments are products of averages by row and
