@@ -177,7 +177,7 @@ fn rounds(ranks: usize) -> Vec<usize> {
 
 /// Whether two ranks have the same place among those that are `apart` or less from each other.
 const fn agree(one: usize, other: usize, apart: usize) -> bool {
-    (one ^ other) % (2 * apart) == 0
+    (one ^ other).is_multiple_of(2 * apart)
 }
 
 /// Values of a tensor.
