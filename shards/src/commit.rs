@@ -57,6 +57,11 @@ impl AtomicFile {
         Ok(Self { target: target.to_path_buf(), file: BufWriter::with_capacity(1 << 18, file) })
     }
 
+    /// The file for somebody who forces to disk what has been written, ahead of [`AtomicFile::commit`].
+    pub(crate) fn written(&self) -> Result<Written, FileError> {
+        Written::new(&self.target, self.file.get_ref().as_file())
+    }
+
     /// Forces the bytes to disk, gives the file its name, and forces the name to disk.
     ///
     /// # Errors
@@ -78,6 +83,24 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// A file that is still growing, for somebody who forces to disk what it has.
+pub(crate) struct Written {
+    target: PathBuf,
+    file: File,
+}
+
+impl Written {
+    pub(crate) fn new(target: &Path, file: &File) -> Result<Self, FileError> {
+        let file = file.try_clone().map_err(|error| FileError::new("write", target, error))?;
+        Ok(Self { target: target.to_path_buf(), file })
+    }
+
+    /// Forces to disk what has been written until now; what waits in a buffer has not.
+    pub(crate) fn force(&self) -> Result<(), FileError> {
+        self.file.sync_data().map_err(|error| FileError::new("force to disk", &self.target, error))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     ShardError,
     blocks::Summing,
-    commit::{FileError, sync_dir},
+    commit::{FileError, Written, sync_dir},
     index::FileEntry,
 };
 use std::{
@@ -72,21 +72,22 @@ impl GrowingFile {
         Self { target: target.to_path_buf(), partial, file, saved }
     }
 
-    /// Forces what was written to disk, and says what it is.
-    pub(crate) fn save(&mut self) -> Result<FileEntry, FileError> {
+    /// Says what was written, and gives what is still to be forced to disk of it.
+    pub(crate) fn save(&mut self) -> Result<(FileEntry, Option<Written>), FileError> {
         let entry = self.file.so_far();
-        if entry.bytes > self.saved {
-            let error = |error| FileError::new("write", &self.partial, error);
-            self.file.flush().map_err(error)?;
-            self.file.get_ref().get_ref().sync_all().map_err(error)?;
-            self.saved = entry.bytes;
+        if entry.bytes == self.saved {
+            return Ok((entry, None));
         }
-        Ok(entry)
+        let error = |error| FileError::new("write", &self.partial, error);
+        self.file.flush().map_err(error)?;
+        self.saved = entry.bytes;
+        let written = Written::new(&self.partial, self.file.get_ref().get_ref())?;
+        Ok((entry, Some(written)))
     }
 
     /// Gives the complete file its name.
     pub(crate) fn commit(mut self) -> Result<FileEntry, FileError> {
-        let entry = self.save()?;
+        let (entry, _) = self.save()?;
         let error = |error| FileError::new("write", &self.target, error);
         self.file.get_ref().get_ref().sync_all().map_err(error)?;
         fs::rename(&self.partial, &self.target).map_err(error)?;
@@ -121,7 +122,9 @@ mod tests {
         let target = folder.path().join("lines");
         let mut file = GrowingFile::create(&target).unwrap();
         file.write_all(b"one\n").unwrap();
-        let saved = file.save().unwrap();
+        let (saved, written) = file.save().unwrap();
+        written.expect("new bytes").force().unwrap();
+        assert!(file.save().unwrap().1.is_none(), "nothing is forced twice");
         file.write_all(b"torn").unwrap();
         file.flush().unwrap();
         drop(file);
@@ -146,7 +149,7 @@ mod tests {
         let target = folder.path().join("lines");
         let mut file = GrowingFile::create(&target).unwrap();
         file.write_all(b"one\n").unwrap();
-        let saved = file.save().unwrap();
+        let (saved, _) = file.save().unwrap();
         drop(file);
         let partial = folder.path().join(".partial-lines");
         for (content, word) in [(b"oNe\n".as_slice(), "BLAKE3"), (b"on", "2 bytes")] {

@@ -14,6 +14,7 @@
 //!   use it too.
 
 mod arrow;
+mod behind;
 mod blocks;
 mod card;
 pub mod commit;

@@ -3,9 +3,10 @@
 use crate::{
     Index, RowBuf, ShardEntry, ShardError, SourceEntry, Specials, Totals,
     arrow::{Columns, Encoder},
+    behind::Behind,
     blocks::Summing,
     card,
-    commit::{self, AtomicFile, FileError, names},
+    commit::{self, AtomicFile, FileError, Written, names},
     growing::{GrowingFile, PARTIAL},
     index::{FORMAT, FileEntry, INDEX_FILE, README_FILE, REJECTS_FILE, TOKENIZER_FILE},
     lock::{DirLock, LOCK_FILE},
@@ -19,11 +20,15 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Tokens per record batch, about: 8 MiB of ids. Large enough that a shard of 128 MiB maps as 16
 /// batches, small enough that the writer's memory stays bounded.
 const BATCH_TOKENS: u32 = 1 << 21;
+/// Tokens after which the disk is asked to take what there is of a shard: forced only at its end, a whole
+/// shard keeps the end of a build waiting.
+const FORCED_TOKENS: u64 = 1 << 23;
 /// The longest row: so long that nothing reaches it, so short that no offset overflows.
 const MAX_ROW_LENGTH: u32 = 1 << 24;
 
@@ -72,6 +77,8 @@ pub struct SourceReport {
 /// writer clears what is there, or goes on behind the last [`ShardWriter::save`].
 pub struct ShardWriter {
     dir: PathBuf,
+    /// Forces to disk what is complete. Before the lock, so that it has ended when the lock is given up.
+    behind: Behind,
     lock: DirLock,
     /// The index so far; shards and sources grow with the rows.
     index: Index,
@@ -85,6 +92,9 @@ struct Shard {
     path: PathBuf,
     rows: u64,
     encoder: Encoder<Summing<AtomicFile>>,
+    /// The same file for `behind`, and the rows of it that the disk was not asked to take yet.
+    written: Arc<Written>,
+    not_forced: u64,
 }
 
 impl ShardWriter {
@@ -98,7 +108,7 @@ impl ShardWriter {
         let dir = dir.as_ref();
         let (lock, tokenizer) = enter(dir, &options)?;
         clear(dir, &[])?;
-        Self::begin(dir, lock, options, &tokenizer)
+        Self::begin(dir, lock, options, tokenizer)
     }
 
     /// Like [`ShardWriter::create`], but goes on with an unfinished set of the same options where
@@ -116,7 +126,7 @@ impl ShardWriter {
         let (lock, tokenizer) = enter(dir, &options)?;
         let Some(progress) = Progress::load(dir)? else {
             clear(dir, &[])?;
-            return Ok((Self::begin(dir, lock, options, &tokenizer)?, None));
+            return Ok((Self::begin(dir, lock, options, tokenizer)?, None));
         };
         if !same_build(&progress.index, &start(options, &tokenizer)) {
             return Err(ShardError::OtherBuild { dir: dir.to_path_buf() });
@@ -128,30 +138,33 @@ impl ShardWriter {
         let kept: Vec<&str> =
             shards.chain([PROGRESS_FILE, TOKENIZER_FILE, partial.as_str()]).collect();
         clear(dir, &kept)?;
-        copy_tokenizer(dir, &tokenizer)?;
+        let mut behind = Behind::start(dir)?;
+        copy_tokenizer(dir, tokenizer, &mut behind)?;
         let Progress { index, producer, .. } = progress;
         let columns = Columns::default();
         let dir = dir.to_path_buf();
-        Ok((Self { dir, lock, index, shard: None, columns, rejects }, Some(producer)))
+        Ok((Self { dir, behind, lock, index, shard: None, columns, rejects }, Some(producer)))
     }
 
     fn begin(
         dir: &Path,
         lock: DirLock,
         options: WriterOptions,
-        tokenizer: &[u8],
+        tokenizer: Vec<u8>,
     ) -> Result<Self, ShardError> {
-        copy_tokenizer(dir, tokenizer)?;
+        let index = start(options, &tokenizer);
+        let mut behind = Behind::start(dir)?;
+        copy_tokenizer(dir, tokenizer, &mut behind)?;
         let rejects = GrowingFile::create(&dir.join(REJECTS_FILE))?;
-        let index = start(options, tokenizer);
         let columns = Columns::default();
-        Ok(Self { dir: dir.to_path_buf(), lock, index, shard: None, columns, rejects })
+        Ok(Self { dir: dir.to_path_buf(), behind, lock, index, shard: None, columns, rejects })
     }
 
-    /// Appends a row. Says whether it has completed a shard: the moment for [`ShardWriter::save`].
+    /// Appends a row. Says whether it has completed a shard: the moment for [`ShardWriter::save`]. The
+    /// shard is forced to disk while the next rows come.
     ///
     /// # Errors
-    /// If the row breaks a rule of the format, or writing fails.
+    /// If the row breaks a rule of the format, or writing this row or any before it fails.
     pub fn push(&mut self, row: &RowBuf) -> Result<bool, ShardError> {
         self.check_row(row)
             .map_err(|problem| ShardError::BadRow { row: self.index.rows, problem })?;
@@ -175,18 +188,25 @@ impl ShardWriter {
         Ok(complete)
     }
 
-    /// Notes that everything up to here is on disk, and where the producer of the rows stands, so
-    /// that [`ShardWriter::resume`] can go on from here. Only right after a completed shard.
+    /// Notes where the producer of the rows stands, as soon as everything up to here is on disk, so that
+    /// [`ShardWriter::resume`] can go on from here. Only right after a completed shard. Killed before the
+    /// note is there, the next run goes on from the one before.
     ///
     /// # Errors
-    /// If the last shard is not complete, or writing fails.
+    /// If the last shard is not complete, or writing fails (what is written later may say so later).
     pub fn save(&mut self, producer: serde_json::Value) -> Result<(), ShardError> {
         if self.shard.is_some() || self.columns.rows() > 0 {
             let problem = "its progress was to be noted in the middle of a shard".to_owned();
             return Err(ShardError::Settings { problem });
         }
-        let rejects = self.rejects.save()?;
-        Ok(Progress { index: self.index.clone(), rejects, producer }.save(&self.dir)?)
+        let (rejects, written) = self.rejects.save()?;
+        let (note, dir) =
+            (Progress { index: self.index.clone(), rejects, producer }, self.dir.clone());
+        self.behind.then(move || {
+            written.map_or(Ok(()), |written| written.force())?;
+            note.save(&dir)
+        })?;
+        Ok(())
     }
 
     /// Appends a line to `rejects.jsonl`: a record that was not taken in, and why.
@@ -213,6 +233,7 @@ impl ShardWriter {
     /// If the reports are not those of [`WriterOptions::sources`], or writing fails.
     pub fn finish(mut self, reports: Vec<SourceReport>) -> Result<Index, ShardError> {
         self.close_shard()?;
+        self.behind.wait()?;
         complete_sources(&mut self.index, reports)?;
         let rejects = self.rejects.commit()?;
         self.index.files.insert(REJECTS_FILE.to_owned(), rejects);
@@ -258,19 +279,27 @@ impl ShardWriter {
             self.shard = Some(self.open_shard()?);
         }
         if let Some(shard) = &mut self.shard {
-            shard.rows += self.columns.rows() as u64;
+            let rows = self.columns.rows() as u64;
             let written = shard.encoder.write(&mut self.columns);
             written.map_err(|error| FileError::new("write", &shard.path, error))?;
+            shard.rows += rows;
+            shard.not_forced += rows;
+            if shard.not_forced * u64::from(self.index.row_length) >= FORCED_TOKENS {
+                shard.not_forced = 0;
+                let written = Arc::clone(&shard.written);
+                self.behind.then(move || written.force())?;
+            }
         }
         Ok(())
     }
 
     fn open_shard(&self) -> Result<Shard, ShardError> {
         let path = self.dir.join(Index::shard_file(self.index.shards.len()));
-        let file = Summing::new(AtomicFile::create(&path)?);
-        let encoder = Encoder::new(file, &self.index)
+        let file = AtomicFile::create(&path)?;
+        let written = Arc::new(file.written()?);
+        let encoder = Encoder::new(Summing::new(file), &self.index)
             .map_err(|error| FileError::new("write", &path, error))?;
-        Ok(Shard { path, rows: 0, encoder })
+        Ok(Shard { path, rows: 0, encoder, written, not_forced: 0 })
     }
 
     fn close_shard(&mut self) -> Result<(), ShardError> {
@@ -281,7 +310,7 @@ impl ShardWriter {
         let finished = shard.encoder.finish();
         let finished = finished.map_err(|error| FileError::new("write", &shard.path, error))?;
         let (file, sums) = finished.finish();
-        file.commit()?;
+        self.behind.then(move || file.commit())?;
         self.index.shards.push(ShardEntry {
             file: Index::shard_file(self.index.shards.len()),
             rows: shard.rows,
@@ -405,12 +434,14 @@ fn same_build(unfinished: &Index, fresh: &Index) -> bool {
     settings(unfinished) == settings(fresh)
 }
 
-fn copy_tokenizer(dir: &Path, tokenizer: &[u8]) -> Result<(), FileError> {
+fn copy_tokenizer(dir: &Path, tokenizer: Vec<u8>, behind: &mut Behind) -> Result<(), FileError> {
     let path = dir.join(TOKENIZER_FILE);
-    if fs::read(&path).is_ok_and(|found| found == tokenizer) {
-        return Ok(());
-    }
-    commit::write_atomic(&path, |file| file.write_all(tokenizer))
+    behind.then(move || {
+        if fs::read(&path).is_ok_and(|found| found == tokenizer) {
+            return Ok(());
+        }
+        commit::write_atomic(&path, |file| file.write_all(&tokenizer))
+    })
 }
 
 /// Removes what a run left that was stopped between the index and its own end. A set that somebody

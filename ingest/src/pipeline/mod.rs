@@ -5,9 +5,9 @@
 //! the order of the batches on a third thread. So the bytes written do not depend on the number of
 //! workers, and two or three batches a worker are in memory.
 //!
-//! Whenever the writing side says that everything so far is safe ([`Commit::row`]), the committer
-//! notes where it stands ([`SourceProgress`]); a source goes on from there by decoding the file at
-//! hand again and passing over the records before that place without tokenizing them.
+//! Whenever the writing side says that a file is complete ([`Commit::row`]), the committer notes where it
+//! stands ([`SourceProgress`]); a source goes on from there by decoding the file at hand again and passing
+//! over the records before that place without tokenizing them.
 
 mod commit;
 mod progress;
@@ -120,14 +120,15 @@ pub struct Line<'a> {
 
 /// Where rows and rejects go, in order.
 pub trait Commit: Send {
-    /// Takes the next row of the source. Says whether everything up to this row is on disk, so that
-    /// the progress should be noted.
+    /// Takes the next row of the source. Says whether this row has completed a file, so that the
+    /// progress should be noted.
     ///
     /// # Errors
     /// If it cannot be written.
     fn row(&mut self, row: PackedRow) -> Result<bool, CommitError>;
 
-    /// Notes where the source stands, right after a row that was answered with `true`.
+    /// Notes where the source stands, right after a row that was answered with `true`. The note counts
+    /// once everything up to it is on disk.
     ///
     /// # Errors
     /// If it cannot be written.
