@@ -1,6 +1,6 @@
 //! The reference encoder: Hugging Face `tokenizers`.
 
-use super::{Encode, EncodeError, Vocabulary, split};
+use super::{Encode, EncodeError, Vocabulary, ids::Ids, split};
 use serde_json::{Value, json};
 use std::{
     ops::Deref,
@@ -154,13 +154,11 @@ impl Encode for HfEncoder {
 fn vocabulary(path: &Path, json: Vec<u8>, tokenizer: &Tokenizer) -> Vocabulary {
     let controls = tokenizer.get_added_tokens_decoder().into_iter();
     let controls = controls.filter(|(_, token)| is_control(token));
-    let ids = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (token.into(), id));
-    Vocabulary::new(
-        path,
-        json,
-        ids.collect(),
-        controls.map(|(id, token)| (id, token.content)).collect(),
-    )
+    let mut ids = Ids::default();
+    for (token, id) in tokenizer.get_vocab(true) {
+        ids.insert(&token, id);
+    }
+    Vocabulary::new(path, json, ids, controls.map(|(id, token)| (id, token.content)).collect())
 }
 
 fn is_control(token: &AddedToken) -> bool {

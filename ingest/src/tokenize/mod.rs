@@ -6,6 +6,7 @@
 mod chat;
 mod fast;
 mod hf;
+mod ids;
 mod specials;
 mod split;
 mod tokenizer;

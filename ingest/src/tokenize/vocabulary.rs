@@ -1,13 +1,7 @@
 //! The tokens of a tokenizer file with their ids.
 
-use super::{SpecialNames, Specials, TokenizerError};
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
-
-/// Ids by the text of their tokens.
-pub(super) type Ids = HashMap<Box<str>, u32, foldhash::fast::FixedState>;
+use super::{SpecialNames, Specials, TokenizerError, ids::Ids};
+use std::path::{Path, PathBuf};
 
 /// Control tokens with their ids.
 pub(super) type Controls = Vec<(u32, String)>;
@@ -49,13 +43,13 @@ impl Vocabulary {
     /// Ids run from 0 to this, exclusive.
     #[must_use]
     pub fn id_limit(&self) -> u32 {
-        self.ids.values().max().map_or(0, |id| id + 1)
+        self.ids.limit()
     }
 
     /// The id of a token by its text.
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.ids.get(token).copied()
+        self.ids.get(token)
     }
 
     /// The id of a token that must exist; `role` says what for.

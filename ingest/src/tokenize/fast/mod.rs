@@ -18,10 +18,7 @@ mod words;
 pub use model::NotCovered;
 pub(crate) use model::byte_characters;
 
-use super::{
-    Encode, EncodeError,
-    vocabulary::{Controls, Ids},
-};
+use super::{Encode, EncodeError, ids::Ids, vocabulary::Controls};
 use aho_corasick::{AhoCorasick, MatchKind};
 use classes::Classes;
 use merges::Merges;

@@ -1,17 +1,17 @@
 //! Which `tokenizer.json` files the fast encoder covers, and what it takes from them.
 
 use super::{merges::MOST_MERGES, words::MOST_IDS};
-use crate::tokenize::{
-    hf::is_control_text,
-    split::is_qwen2,
-    vocabulary::{Controls, Ids},
-};
+use crate::tokenize::{hf::is_control_text, ids::Ids, split::is_qwen2, vocabulary::Controls};
+use rayon::prelude::*;
 use serde::{
     Deserialize, Deserializer,
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 use serde_json::{Value, json};
 use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+/// Merges whose tokens a thread looks up at a time.
+const LOOKED_TOGETHER: usize = 4096;
 
 /// Why a tokenizer is left to the reference encoder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,10 +71,12 @@ struct BpeFile<'a> {
     vocab: Ids,
     #[serde(default)]
     #[serde(borrow)]
-    merges: Vec<Merge<'a>>,
+    merges: Merges<'a>,
     #[serde(flatten)]
     options: BTreeMap<String, Value>,
 }
+
+type Merges<'a> = Vec<Merge<'a>>;
 
 /// In either of the two ways in which files write it.
 enum Merge<'a> {
@@ -113,11 +115,47 @@ impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
     }
 }
 
+/// What stands for the merges where they were taken out: no merge is empty.
+const TAKEN_OUT: &str = "\"merges\":[\"\"]}}";
+
+/// A file as `tokenizers` writes it, with the merges as the last thing in it, in two: the rest, which has
+/// [`TAKEN_OUT`] for the merges, and their list. Each is about half of the work of reading the file.
+fn apart(json: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let key = memchr::memmem::rfind(json, b"\"merges\"")?;
+    let list = json[key..].trim_ascii_end().strip_suffix(b"}")?.trim_ascii_end();
+    let list = list.strip_suffix(b"}")?.trim_ascii_end();
+    let list = list.strip_prefix(b"\"merges\"")?.trim_ascii_start().strip_prefix(b":")?;
+    Some(([&json[..key], TAKEN_OUT.as_bytes()].concat(), list))
+}
+
+impl<'a> File<'a> {
+    /// Reads a file, in two halves at once where [`apart`] has taken it apart.
+    fn read(json: &'a [u8], apart: Option<(&'a [u8], &'a [u8])>) -> serde_json::Result<Self> {
+        let halves = apart.map(|(rest, merges)| {
+            rayon::join(
+                || serde_json::from_slice::<File>(rest),
+                || serde_json::from_slice::<Merges>(merges),
+            )
+        });
+        if let Some((Ok(mut file), Ok(merges))) = halves
+            && let [Merge::Text(Text(text))] = file.model.merges.as_slice()
+            && text.is_empty()
+        {
+            file.model.merges = merges;
+            return Ok(file);
+        }
+        // Written otherwise, or damaged: then this says where.
+        serde_json::from_slice(json)
+    }
+}
+
 impl Model {
     /// Reads a `tokenizer.json`. `match_special_text`: whether control tokens are matched.
     pub(super) fn read(json: &[u8], match_special_text: bool) -> Result<Self, NotCovered> {
-        let file: File = serde_json::from_slice(json)
-            .map_err(|e| NotCovered(format!("its tokenizer.json has another layout: {e}")))?;
+        let apart = apart(json);
+        let file =
+            File::read(json, apart.as_ref().map(|(rest, merges)| (rest.as_slice(), *merges)))
+                .map_err(|e| NotCovered(format!("its tokenizer.json has another layout: {e}")))?;
         let nfc = match &file.normalizer {
             Value::Null => false,
             normalizer if *normalizer == json!({"type": "NFC"}) => true,
@@ -130,19 +168,19 @@ impl Model {
         let added = added(&file.added_tokens, match_special_text)?;
         let (merges, ids) = file.model.symbols()?;
         let mut vocabulary = file.model.vocab;
-        let mut next = vocabulary.values().max().map_or(0, |id| id + 1);
+        let mut next = vocabulary.limit();
         let mut controls = Vec::new();
         for Added { id, content, special, .. } in file.added_tokens {
             // Ids that neither go on from the model's nor are the model's own are given anew when
             // `tokenizers` loads the file.
-            if id != vocabulary.get(content.as_str()).copied().unwrap_or(next) {
+            if id != vocabulary.get(&content).unwrap_or(next) {
                 return Err(NotCovered(format!("its added token {content:?} has the id {id}")));
             }
             next = next.max(id + 1);
             if special || is_control_text(&content) {
                 controls.push((id, content.clone()));
             }
-            vocabulary.insert(content.into(), id);
+            vocabulary.insert(&content, id);
         }
         Ok(Self { merges, ids, nfc, added, vocabulary, controls })
     }
@@ -198,39 +236,44 @@ impl BpeFile<'_> {
         if self.merges.len() > MOST_MERGES {
             return Err(NotCovered(format!("it has {} merges", self.merges.len())));
         }
-        if let Some((token, id)) = self.vocab.iter().find(|(_, id)| **id >= MOST_IDS) {
+        if let Some((token, id)) = self.vocab.iter().find(|(_, id)| *id >= MOST_IDS) {
             return Err(NotCovered(format!("its token {token:?} has the id {id}")));
         }
-        let id = |token: &str| {
-            let id = self.vocab.get(token).copied();
-            id.ok_or_else(|| NotCovered(format!("its vocabulary has no {token:?}")))
-        };
+        let missing = |token: &str| NotCovered(format!("its vocabulary has no {token:?}"));
         // By id: which symbol a token is, once it has been made.
-        let most = self.vocab.values().max().map_or(0, |&id| id as usize + 1);
-        let mut symbols: Vec<Option<u32>> = vec![None; most];
+        let mut symbols: Vec<Option<u32>> = vec![None; self.vocab.limit() as usize];
         let mut ids = Vec::with_capacity(256 + self.merges.len());
         for (symbol, character) in (0..).zip(byte_characters()) {
-            let id = id(character.encode_utf8(&mut [0; 4]))?;
+            let character = character.encode_utf8(&mut [0; 4]).to_owned();
+            let id = self.vocab.get(&character).ok_or_else(|| missing(&character))?;
             ids.push(id);
             symbols[id as usize] = Some(symbol);
         }
-        let mut merges = Vec::with_capacity(self.merges.len());
-        let mut token = String::new();
-        for (merge, result) in self.merges.iter().zip(256..) {
+        let look = |token: &mut String, merge: &Merge<'_>| {
             let (left, right) = merge.parts()?;
-            // Every part must be made before it is used, and nothing twice: then the order of
-            // results is the order of merges.
-            let symbol = |part: &str| {
-                let symbol = self.vocab.get(part).and_then(|&id| symbols[id as usize]);
-                symbol.ok_or_else(|| NotCovered(format!("a merge uses {part:?} before it exists")))
-            };
-            merges.push((symbol(left)?, symbol(right)?));
             token.clear();
             token.extend([left, right]);
-            let id = id(&token)?;
+            Ok([left, right, token.as_str()].map(|text| self.vocab.get(text)))
+        };
+        let looked =
+            self.merges.par_iter().with_min_len(LOOKED_TOGETHER).map_init(String::new, look);
+        let looked = looked.collect::<Result<Vec<_>, NotCovered>>()?;
+        let mut merges = Vec::with_capacity(self.merges.len());
+        for ((found, merge), result) in looked.iter().zip(&self.merges).zip(256..) {
+            // Every part must be made before it is used, and nothing twice: then the order of
+            // results is the order of merges.
+            let symbol = |id: Option<u32>| id.and_then(|id| symbols[id as usize]);
+            let (Some(left), Some(right)) = (symbol(found[0]), symbol(found[1])) else {
+                let (left, right) = merge.parts()?;
+                let text = format!("a merge uses {left:?} or {right:?} before it exists");
+                return Err(NotCovered(text));
+            };
+            merges.push((left, right));
+            let token = || merge.parts().map(|(left, right)| [left, right].concat());
+            let Some(id) = found[2] else { return Err(missing(&token()?)) };
             ids.push(id);
             if symbols[id as usize].replace(result).is_some() {
-                return Err(NotCovered(format!("two merges make {token}")));
+                return Err(NotCovered(format!("two merges make {}", token()?)));
             }
         }
         Ok((merges, ids))
@@ -262,4 +305,52 @@ pub(crate) fn byte_characters() -> impl Iterator<Item = char> {
         };
         char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{File, Merge, Text, apart};
+
+    /// Both ways of reading give the same; says whether the file was taken apart, and its merges.
+    fn read(json: &str) -> (bool, Option<Vec<String>>) {
+        let apart = apart(json.as_bytes());
+        let halves = apart.as_ref().map(|(rest, merges)| (rest.as_slice(), *merges));
+        let merges = |file: serde_json::Result<File<'_>>| {
+            let text = |merge: &Merge<'_>| match merge {
+                Merge::Pair([Text(left), Text(right)]) => format!("{left} {right}"),
+                Merge::Text(Text(text)) => text.to_string(),
+            };
+            file.ok().map(|file| file.model.merges.iter().map(text).collect::<Vec<_>>())
+        };
+        let whole = merges(serde_json::from_str(json));
+        assert_eq!(merges(File::read(json.as_bytes(), halves)), whole, "{json}");
+        (halves.is_some(), whole)
+    }
+
+    #[test]
+    fn a_file_in_two_halves_is_the_file() {
+        let vocab = r#""vocab":{"a":0,"\"merges\": [":1,"merges":2}"#;
+        let merges = |merges: &[&str]| Some(merges.iter().map(|&m| m.to_owned()).collect());
+        let sound = format!(r#"{{"model":{{{vocab},"merges":[["a","b"],["c","\u0064"]]}}}}"#);
+        assert_eq!(read(&sound), (true, merges(&["a b", "c d"])));
+        let spaced = format!("{{\"model\": {{{vocab}, \"merges\" : [ \"a b\" ]\n }}\n}}\n");
+        assert_eq!(read(&spaced), (true, merges(&["a b"])));
+        // Not last, not the model's, not a list, not there, or not whole.
+        let others = [
+            (format!(r#"{{"model":{{"merges":["a b"],{vocab}}}}}"#), merges(&["a b"])),
+            (format!(r#"{{"model":{{{vocab}}},"more":{{"merges":["a b"]}}}}"#), merges(&[])),
+            (
+                format!(r#"{{"model":{{{vocab},"merges":["x y"]}},"more":{{"merges":[]}}}}"#),
+                merges(&["x y"]),
+            ),
+            (format!(r#"{{"model":{{{vocab},"merges":7}}}}"#), None),
+            (format!(r#"{{"model":{{{vocab}}}}}"#), merges(&[])),
+            (format!(r#"{{"model":{{{vocab},"merges":[["a","b"]}}}}"#), None),
+            (format!(r#"{{"model":{{{vocab},"merges":[["a","b"]]}}}}x"#), None),
+            (format!(r#"{{"model":{{{vocab},"merges":[]}},"n":{{}}}}"#), merges(&[])),
+        ];
+        for (json, expected) in others {
+            assert_eq!(read(&json).1, expected, "{json}");
+        }
+    }
 }
