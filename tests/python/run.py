@@ -4,7 +4,7 @@ Builds two small shard sets with the release programs, from zstd, Parquet and Ar
 and holds them, and the masks that `coda-curriculum draw` prints, against docs/shard-format.md.
 Nothing here calls Rust but through the command line.
 
-    run.py --programs target/release --work target/python-check/sets
+    run.py --programs target/release --work target/python-check/sets --browser target/chromium
     run.py --set shards/pretrain        only the files of a set that is there
 """
 
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from browser import prepare
 from corpus import Corpus, packed_manifest, pairs_manifest, write_corpus
 from coda_shards import ShardSet
 from coda_shards.difference import Difference, same
@@ -32,6 +33,7 @@ from noising import check_noise
 from opening import check_opening
 from package import check_package
 from remote import check_remote
+from page import check_page
 from serving import check_serving
 from published import check as check_published
 from coda_shards.verify import verify
@@ -68,10 +70,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Holds shard sets and masks against Python.")
     parser.add_argument("--programs", type=Path, help="folder of the release programs")
     parser.add_argument("--work", type=Path, help="a folder to be made; it must not be there")
+    parser.add_argument("--browser", type=Path, help="where the browser lies or is to lie")
     parser.add_argument("--set", type=Path, action="append", help="check only this set's files")
     arguments = parser.parse_args()
-    if not arguments.set and (arguments.programs is None or arguments.work is None):
-        parser.error("--programs and --work are needed")
+    needed = (arguments.programs, arguments.work, arguments.browser)
+    if not arguments.set and None in needed:
+        parser.error("--programs, --work and --browser are needed")
     try:
         check_known_answers()
         say("draws, keys and order give their known answers")
@@ -81,6 +85,11 @@ def main() -> int:
             check_files(directory)
         if not arguments.set:
             check_built(arguments.programs, arguments.work)
+            say(check_page(
+                arguments.programs.resolve() / "coda-serve",
+                prepare(arguments.browser.resolve()),
+                arguments.work.resolve() / "page",
+            ))  # fmt: skip
     except Difference as difference:
         print(f"python: {difference}", file=sys.stderr)
         return 1

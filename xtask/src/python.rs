@@ -35,6 +35,8 @@ pub(crate) fn cross_check() -> Result<(), Failure> {
             .arg(&programs)
             .arg("--work")
             .arg(&work)
+            .arg("--browser")
+            .arg(target()?.join("chromium"))
             .current_dir(&root),
     )
 }
