@@ -75,9 +75,10 @@ pub struct Options {
     /// Seconds that running requests get after a signal.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace: u64,
-    /// Positions in a block, where a request does not say.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    pub block_length: usize,
+    /// Positions in a block, where a request does not say; without it, blocks go from a mask to the last
+    /// of the next 128 positions (without a cache the text is one block).
+    #[arg(long, value_name = "N")]
+    pub block_length: Option<usize>,
     /// What is kept while a block is filled, where a request does not say.
     #[arg(long, value_name = "NAME", default_value = "dual")]
     pub cache: Cache,
@@ -112,7 +113,7 @@ impl Options {
         Decoding {
             sampler: Sampler { algorithm: Algorithm::MaskgitPlus, ..Sampler::default() },
             accept: Accept::Threshold(self.threshold),
-            block_length: Some(self.block_length),
+            block_length: self.block_length,
             cache: self.cache,
         }
     }

@@ -198,6 +198,27 @@ fn windows_are_as_wide_as_the_cache_says() {
 }
 
 #[test]
+fn blocks_without_a_length_are_fitted_to_what_is_masked() {
+    // Two holes that are near, and one too far for the same block.
+    let ids = canvas(300, 9, |i| (20..24).contains(&i) || (40..45).contains(&i) || i == 200);
+    let run = |cache| {
+        let accept = Accept::Threshold(1.0);
+        alone(&ids, Decoding { accept, cache, ..Decoding::default() })
+    };
+    // The near ones are filled together: a whole forward, and eight from 19 to the last mask at 44.
+    let (row, steps) = run(Cache::Dual);
+    assert_eq!((row.tally().forwards, row.tally().computed), (10, 300 + 8 * 26 + 300));
+    assert_eq!(steps[9].revealed, [200]);
+    assert_eq!(run(Cache::Prefix).0.tally().computed, 300 + 8 * 281 + 300);
+    assert_eq!(run(Cache::None).0.tally().computed, 10 * 300);
+    // Where all is masked the one block is the row, and nothing is old.
+    let ids = canvas(90, 10, |_| true);
+    let sampler = Sampler { steps: 30, ..Sampler::default() };
+    let fitted = Decoding { sampler, cache: Cache::Dual, ..Decoding::default() };
+    same("all masked", &alone(&ids, fitted).1, &plain(&ids, &sampler, 0));
+}
+
+#[test]
 fn an_open_end_is_done_when_an_end_token_stands_with_nothing_masked_before_it() {
     let ids = canvas(60, 7, |i| i >= 12);
     for accept in [Accept::Schedule, Accept::Threshold(0.3)] {
@@ -271,14 +292,15 @@ fn the_surest_row_is_the_one_whose_tokens_were_most_probable_on_the_mean() {
     }
 }
 
+type Setting = (usize, u64, u8, u8, u8, Option<usize>, u32);
+
 /// Settings of every kind, with what belongs to a row.
-fn setting() -> impl Strategy<Value = (usize, u64, u8, u8, u8, usize, u32)> {
-    (2_usize..50, 0..1000_u64, 0..4_u8, 0..3_u8, 0..3_u8, 1_usize..20, 1..40_u32)
+fn setting() -> impl Strategy<Value = Setting> {
+    let block = proptest::option::weighted(0.8, 1_usize..20);
+    (2_usize..50, 0..1000_u64, 0..4_u8, 0..3_u8, 0..3_u8, block, 1..40_u32)
 }
 
-fn settled(
-    (len, salt, kind, accept, cache, block, steps): (usize, u64, u8, u8, u8, usize, u32),
-) -> Denoiser {
+fn settled((len, salt, kind, accept, cache, block, steps): Setting) -> Denoiser {
     let draws = Stream::new(salt, 1, 0, Purpose::TokenMask);
     let ids = canvas(len, salt, |i| draws.unit_at(i as u64) < 0.6);
     let accept = match accept {
@@ -298,7 +320,7 @@ fn settled(
             ..Sampler::default()
         },
         accept,
-        block_length: Some(block),
+        block_length: block,
         cache: [Cache::None, Cache::Prefix, Cache::Dual][usize::from(cache)],
     };
     assert_eq!(decoding.check(), Ok(()));

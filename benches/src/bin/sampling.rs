@@ -1,12 +1,14 @@
 //! Ways of sampling on the same held-out rows of a post-training set, in turns.
 //!
-//!     sampling CHECKPOINT SHARD_SET HELD_OUT ROWS
+//!     sampling CHECKPOINT SHARD_SET HELD_OUT ROWS [ROWS_WRITTEN]
 //!
 //! `HELD_OUT` is the manifest's `data.held_out`. Two tasks a row: write the answer (masks from the end of
-//! the prompt to the end of the row), and fill a hole of 8 tokens in the middle of the known answer. The
-//! base is the plain sampler: a whole forward a step, as many steps as masks, `entropy`, temperature 0.
+//! the prompt to the end of the row), and fill holes of several lengths, one after the other, in the middle
+//! of the known answer. Rows of holes end with the answer. The base is the plain sampler: a whole forward a
+//! step, as many steps as masks, `entropy`, temperature 0. Writing takes long: with `ROWS_WRITTEN` only so
+//! many rows are written.
 //!
-//! Prints a JSON line for each way. `nll` is how well the model likes what was written, in nats a token:
+//! Prints a JSON line for each way; `fill` has the holes by length. `nll` is how well the model likes what was written, in nats a token:
 //! every fourth token of the answer is masked, four times, and the probability of what stood there is
 //! taken. `answer_tokens` is how long the answers are, `same_tokens` the share of the base's tokens.
 
@@ -18,18 +20,18 @@ use coda_trainer::{
         Accept, Cache, Decoding, Denoiser, Sampler, SamplingModel, Tally, denoise, denoise_rows,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{error::Error, path::Path, time::Instant};
 
 /// Tokens in a hole.
-const HOLE: usize = 8;
+const HOLES: [usize; 4] = [3, 8, 16, 32];
 
 /// A way of sampling; without settings the plain sampler.
 struct Way {
     name: &'static str,
     decoding: Option<Decoding>,
     write: Sums,
-    fill: Sums,
+    fill: [Sums; HOLES.len()],
 }
 
 #[derive(Default)]
@@ -60,6 +62,7 @@ fn ways() -> Vec<Way> {
     let (some, schedule, sure) = (Some(32), Accept::Schedule, Accept::Threshold(0.9));
     [
         ("plain", None),
+        ("plain, our decoder", of(None, Cache::None, schedule)),
         ("threshold 0.9", of(None, Cache::None, sure)),
         ("blocks of 32", of(some, Cache::None, schedule)),
         ("blocks of 32, prefix", of(some, Cache::Prefix, schedule)),
@@ -67,16 +70,32 @@ fn ways() -> Vec<Way> {
         ("blocks of 32, dual, threshold 0.9", of(some, Cache::Dual, sure)),
         ("blocks of 32, dual, factor 0.5", of(some, Cache::Dual, Accept::Factor(0.5))),
         ("blocks of 128, dual, threshold 0.9", of(Some(128), Cache::Dual, sure)),
+        ("fitted, prefix, threshold 0.9", of(None, Cache::Prefix, sure)),
+        ("fitted, dual", of(None, Cache::Dual, schedule)),
+        ("fitted, dual, threshold 0.9", of(None, Cache::Dual, sure)),
+        ("fitted, dual, threshold 0.7", of(None, Cache::Dual, Accept::Threshold(0.7))),
+        ("fitted, dual, threshold 0.5", of(None, Cache::Dual, Accept::Threshold(0.5))),
+        ("fitted, dual, factor 1", of(None, Cache::Dual, Accept::Factor(1.0))),
     ]
-    .map(|(name, decoding)| Way { name, decoding, write: Sums::default(), fill: Sums::default() })
+    .map(|(name, decoding)| Way {
+        name,
+        decoding,
+        write: Sums::default(),
+        fill: Default::default(),
+    })
     .into()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [checkpoint, shards, held_out, rows] = &arguments[..] else {
-        return Err("usage: sampling CHECKPOINT SHARD_SET HELD_OUT ROWS".into());
+    let (checkpoint, shards, held_out, rows, written) = match &arguments[..] {
+        [checkpoint, shards, held_out, rows] => (checkpoint, shards, held_out, rows, rows),
+        [checkpoint, shards, held_out, rows, written] => {
+            (checkpoint, shards, held_out, rows, written)
+        }
+        _ => return Err("usage: sampling CHECKPOINT SHARD_SET HELD_OUT ROWS [ROWS_WRITTEN]".into()),
     };
+    let written: usize = written.parse()?;
     let model = SamplingModel::open(Path::new(checkpoint)).map_err(|error| error.render())?;
     let set = ShardSet::open(shards)?;
     let order = Order::new(17, &set.source_ranges(held_out.parse()?))?;
@@ -88,29 +107,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut write = row.tokens.to_vec();
         write[prefix..].fill(mask);
         let write = Task { ids: write, wanted: Vec::new(), open: true };
-        let fill = (valid >= prefix + 3 * HOLE).then(|| {
-            let at = (prefix + valid - HOLE) / 2;
-            let mut ids = row.tokens.to_vec();
-            ids[at..at + HOLE].fill(mask);
-            Task { ids, wanted: row.tokens[at..at + HOLE].to_vec(), open: false }
+        let fill = HOLES.map(|hole| {
+            (valid >= prefix + 2 * hole).then(|| {
+                let at = (prefix + valid - hole) / 2;
+                let mut ids = row.tokens[..valid].to_vec();
+                ids[at..at + hole].fill(mask);
+                Task { ids, wanted: row.tokens[at..at + hole].to_vec(), open: false }
+            })
         });
         // The plain way comes first, since the others are compared with what it wrote; they take turns.
         let mut base = Vec::new();
         let others = ways.len() - 1;
         for at in std::iter::once(0).chain((0..others).map(|i| 1 + (turn + i) % others)) {
             let Way { decoding, write: sums, fill: filled, .. } = &mut ways[at];
-            let written = measure(&model, &write, *decoding, &base, sums)?;
-            if let Some(task) = &fill {
-                measure(&model, task, *decoding, &[], filled)?;
+            if turn < written {
+                let ids = measure(&model, &write, *decoding, &base, sums)?;
+                if at == 0 {
+                    base = ids;
+                }
             }
-            if at == 0 {
-                base = written;
+            for (task, sums) in fill.iter().zip(filled) {
+                if let Some(task) = task {
+                    measure(&model, task, *decoding, &[], sums)?;
+                }
             }
         }
     }
     for Way { name, decoding, write, fill } in &ways {
-        let line = json!({"way": name, "settings": decoding, "write": write.json(),
-                          "fill": fill.json()});
+        let fill: serde_json::Map<String, Value> =
+            HOLES.iter().zip(fill).map(|(hole, sums)| (hole.to_string(), sums.json())).collect();
+        let line = json!({"way": name, "settings": decoding, "write": write.json(), "fill": fill});
         println!("{line}");
     }
     Ok(())
@@ -137,7 +163,7 @@ fn measure(
         let end = ids[first..].iter().position(|id| model.controls.ends.contains(id));
         end.map_or(ids.len(), |end| first + end + 1)
     } else {
-        first + HOLE
+        first + task.wanted.len()
     };
     sums.tokens += end - first;
     sums.exact += usize::from(!task.wanted.is_empty() && ids[first..end] == task.wanted);

@@ -22,9 +22,6 @@ use std::{
     time::Instant,
 };
 
-/// Positions in a block when a cache is asked for without a block length.
-pub(super) const BLOCK_LENGTH: usize = 128;
-
 const EXAMPLES: &str = "\
 Examples:
   coda-trainer sample --checkpoint runs/post --chat --prompt 'Reverse a list in Rust.' --json
@@ -71,8 +68,8 @@ pub(super) struct Sample {
     /// Denoising steps; without it, as many as there are masks.
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
-    /// Fill this many positions before going on to the next; without it the text is one block (with
-    /// --cache: 128).
+    /// Fill this many positions before going on to the next; without it the text is one block,
+    /// or with --cache, blocks go from a mask to the last of the next 128 positions.
     #[arg(long, value_name = "N")]
     block_length: Option<usize>,
     /// Keys and values to keep while a block is filled: `none`, `prefix` (what stands before it) or
@@ -231,7 +228,6 @@ impl Sample {
             (None, Some(factor)) => Accept::Factor(factor),
             (None, None) => Accept::Schedule,
         };
-        let block = (self.cache != Cache::None).then_some(BLOCK_LENGTH);
         Decoding {
             sampler: Sampler {
                 steps: self.steps.unwrap_or(masked),
@@ -244,7 +240,7 @@ impl Sample {
                 seed: self.seed,
             },
             accept,
-            block_length: self.block_length.or(block),
+            block_length: self.block_length,
             cache: self.cache,
         }
     }

@@ -3,7 +3,7 @@
 use super::{Decoder, EngineError, Span, decoder::check_spans};
 use crate::{
     model::{CachedRow, KvCache, ModelConfig, Network, Params},
-    ops::{Rotary, View, ViewMut, matmul},
+    ops::{LinearMap, NoneTape, Rotary, Var, linear, linear_of_few},
 };
 use std::collections::BTreeMap;
 
@@ -34,31 +34,53 @@ impl CpuDecoder {
         }
     }
 
-    /// Tokens to add to `tokens` so that the kernels chosen for a product do not depend on how many
-    /// rows go through together: a row's bits are then the same in any company.
-    fn padding(&self, tokens: usize) -> usize {
+    /// The fewest tokens with which the kernels chosen for a product do not depend on how many rows go
+    /// through together: a row's bits are then the same in any company.
+    fn fewest_tokens(&self) -> usize {
         let ModelConfig { hidden_size, intermediate_size, .. } = self.config;
         let widths = [hidden_size, intermediate_size, self.config.kv_width()];
         let narrowest = widths.into_iter().min().unwrap_or(1);
-        fewest_rows(narrowest).saturating_sub(tokens)
+        fewest_rows(narrowest)
     }
 
-    fn head(&self, mut chosen: Vec<f32>, outputs: usize) -> Vec<f32> {
-        let (d, v) = (self.config.hidden_size, self.config.vocab_size);
-        let n = outputs.max(fewest_rows(v));
+    /// The logits of spans whose windows all are small, or all are not.
+    fn logits(&mut self, spans: &[&Span<'_>], small: bool) -> Vec<f32> {
+        let mut rows: Vec<CachedRow<'_>> = spans
+            .iter()
+            .map(|span| {
+                let kept =
+                    self.slots.remove(&span.slot).filter(|kept| kept.len() == span.row.len());
+                CachedRow {
+                    ids: span.row,
+                    window: span.window.clone(),
+                    outputs: span.outputs,
+                    cache: kept.unwrap_or_else(|| KvCache::new(&self.config, span.row.len())),
+                }
+            })
+            .collect();
+        let map: LinearMap<NoneTape> = if small { linear_of_few } else { linear };
+        let fewest = if small { 0 } else { self.fewest_tokens() };
+        let (network, config) = (&self.network, &self.config);
+        let hidden = network.hidden_of_outputs(config, &self.rotary, &mut rows, fewest, map);
+        for (span, row) in spans.iter().zip(rows) {
+            self.slots.insert(span.slot, row.cache);
+        }
+        let outputs: usize = spans.iter().map(|span| span.outputs.len()).sum();
+        let fewest = if small { 0 } else { fewest_rows(self.config.vocab_size) };
+        let (n, d) = (outputs.max(fewest), self.config.hidden_size);
+        let mut chosen = hidden.data()[..outputs * d].to_vec();
         chosen.resize(n * d, 0.0);
-        let mut logits = vec![0.0; n * v];
-        matmul(
-            ViewMut::new(&mut logits, n, v),
-            false,
-            View::new(&chosen, n, d),
-            View::new(self.network.head().data(), v, d).t(),
-            1.0,
-            rayon::current_num_threads(),
-        );
-        logits.truncate(outputs * v);
-        logits
+        let logits = map(&mut NoneTape, &Var::new(chosen, n, d), self.network.head(), None);
+        logits.data()[..outputs * self.config.vocab_size].to_vec()
     }
+}
+
+/// Windows of so many positions are small, unless they are the whole row: [`linear_of_few`] takes less
+/// processor time for them than [`linear`]. A row's own window decides, so that company changes no bit.
+const SMALL_WINDOW: usize = 40;
+
+fn small(span: &Span<'_>) -> bool {
+    span.window.len() <= SMALL_WINDOW && span.window.len() < span.row.len()
 }
 
 /// The fewest rows of a product of this width that do not go through a kernel for small ones. One row
@@ -77,34 +99,25 @@ impl Decoder for CpuDecoder {
             let len = longest.next_multiple_of(256);
             self.rotary = Rotary::new(len, self.config.head_dim, self.config.rope_theta);
         }
-        let mut rows: Vec<CachedRow<'_>> = spans
-            .iter()
-            .map(|span| {
-                let kept =
-                    self.slots.remove(&span.slot).filter(|kept| kept.len() == span.row.len());
-                CachedRow {
-                    ids: span.row,
-                    window: span.window.clone(),
-                    cache: kept.unwrap_or_else(|| KvCache::new(&self.config, span.row.len())),
-                }
-            })
-            .collect();
-        let padding = self.padding(spans.iter().map(|span| span.window.len()).sum());
-        let hidden = self.network.hidden_of_windows(&self.config, &self.rotary, &mut rows, padding);
-        for (span, row) in spans.iter().zip(rows) {
-            self.slots.insert(span.slot, row.cache);
-        }
-        let d = self.config.hidden_size;
-        let (mut chosen, mut first, mut outputs) = (Vec::new(), 0, 0);
-        for span in spans {
-            for &at in span.outputs {
-                let token = first + at - span.window.start;
-                chosen.extend_from_slice(&hidden.data()[token * d..][..d]);
+        let mut logits: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+        for of_small in [true, false] {
+            let some: Vec<&Span<'_>> =
+                spans.iter().filter(|span| small(span) == of_small).collect();
+            if some.is_empty() {
+                continue;
             }
-            first += span.window.len();
-            outputs += span.outputs.len();
+            let all = self.logits(&some, of_small);
+            if some.len() == spans.len() {
+                return Ok(all);
+            }
+            let mut rest = all.as_slice();
+            for span in some {
+                let (own, others) = rest.split_at(span.outputs.len() * self.config.vocab_size);
+                logits.insert(span.slot, own.to_vec());
+                rest = others;
+            }
         }
-        Ok(self.head(chosen, outputs))
+        Ok(spans.iter().flat_map(|span| logits.remove(&span.slot).unwrap_or_default()).collect())
     }
 
     fn forget(&mut self, slot: usize) {

@@ -2,7 +2,9 @@
 //! earlier passes (method §6, block sampling).
 
 use super::{ModelConfig, Network};
-use crate::ops::{AttentionShape, KvRow, NoneTape, Rotary, Var, cached_attention, embed, rms_norm};
+use crate::ops::{
+    AttentionShape, KvRow, LinearMap, NoneTape, Rotary, Var, cached_attention, embed, rms_norm,
+};
 use std::ops::Range;
 
 /// The keys and values of one row, for each layer `[len, K · head_dim]`.
@@ -18,6 +20,8 @@ pub(crate) struct CachedRow<'a> {
     pub(crate) ids: &'a [u32],
     /// The positions that are computed; their keys and values are overwritten.
     pub(crate) window: Range<usize>,
+    /// The positions in the window whose final hidden states are wanted, ascending.
+    pub(crate) outputs: &'a [usize],
     /// The row's keys and values.
     pub(crate) cache: KvCache,
 }
@@ -36,57 +40,92 @@ impl KvCache {
 }
 
 impl Network {
-    /// The final hidden states of the windows, one row's after the other's, then of `padding` tokens
-    /// that nobody reads: `[n, D]`. A window over the whole row gives what [`Network::hidden`] does.
+    /// The final hidden states of the outputs, one row's after the other's, then of tokens that nobody
+    /// reads: `[n, D]`. As many tokens are added as `fewest` asks for, to the windows and to the outputs.
+    /// A window over the whole row, all of it wanted, gives what [`Network::hidden`] does.
+    ///
+    /// `map` computes the products.
+    ///
+    /// The last layer needs the keys and values of all that is computed, and nothing else but of the
+    /// outputs.
     ///
     /// # Panics
-    /// If a window does not lie in its row, a cache is of another length, or the tables of `rotary`
-    /// do not reach so far.
-    pub(crate) fn hidden_of_windows(
+    /// If a window does not lie in its row, an output not in its window, a cache is of another length,
+    /// or the tables of `rotary` do not reach so far.
+    pub(crate) fn hidden_of_outputs(
         &self,
         config: &ModelConfig,
         rotary: &Rotary,
         rows: &mut [CachedRow<'_>],
-        padding: usize,
+        fewest: usize,
+        map: LinearMap<NoneTape>,
     ) -> Var {
         let tape = &mut NoneTape;
-        let shape = AttentionShape {
-            rows: 1,
-            len: 0,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-        };
-        let width = config.kv_width();
         let mut ids: Vec<u32> = Vec::new();
+        let (mut wanted, mut places): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
         for row in rows.iter() {
             assert_eq!(row.ids.len(), row.cache.len, "a cache has the length of its row");
+            wanted.extend(row.outputs.iter().map(|at| ids.len() + at - row.window.start));
+            places.extend(row.outputs);
             ids.extend_from_slice(&row.ids[row.window.clone()]);
         }
-        ids.resize(ids.len() + padding, 0);
+        ids.resize(ids.len().max(fewest), 0);
+        wanted.resize(wanted.len().max(fewest), ids.len() - 1);
+        places.resize(wanted.len(), 0);
         let windows = rows.iter().flat_map(|row| row.window.clone());
-        let rotary = rotary.at(windows.chain(std::iter::repeat_n(0, padding)));
+        let rotary_of_windows = rotary.at(windows.chain(std::iter::repeat(0)).take(ids.len()));
         let mut x = embed(tape, &self.weights.embedding, &ids);
-        for (index, layer) in self.weights.layers.iter().enumerate() {
-            let [q, k, v] = layer.project(tape, &x, &rotary, self.eps);
-            let mut from = 0;
-            for row in rows.iter_mut() {
-                let (at, len) = (row.window.start * width, row.window.len() * width);
-                for (kept, new) in row.cache.layers[index].iter_mut().zip([&k, &v]) {
-                    kept[at..at + len].copy_from_slice(&new.data()[from..from + len]);
-                }
-                from += len;
-            }
-            let kept: Vec<KvRow<'_>> = rows
-                .iter()
-                .map(|row| {
-                    let [keys, values] = &row.cache.layers[index];
-                    KvRow { queries: row.window.len(), keys, values }
-                })
-                .collect();
-            let read = cached_attention(&q, &kept, shape);
-            x = layer.finish(tape, &x, &read, self.eps);
+        let (last, others) = self.weights.layers.split_last().expect("a model has layers");
+        for (index, layer) in others.iter().enumerate() {
+            let [q, k, v] = layer.project(tape, &x, &rotary_of_windows, self.eps, map);
+            keep(rows, index, [&k, &v], config.kv_width());
+            let read = read(rows, index, &q, config, |row| row.window.len());
+            x = layer.finish(tape, &x, &read, self.eps, map);
         }
+        let h = rms_norm(tape, &x, &last.input_norm, self.eps);
+        let [k, v] = last.keys_values(tape, &h, &rotary_of_windows, self.eps, map);
+        keep(rows, others.len(), [&k, &v], config.kv_width());
+        let (x, h) = (x.select(&wanted), h.select(&wanted));
+        let q = last.queries(tape, &h, &rotary.at(places.into_iter()), self.eps, map);
+        let read = read(rows, others.len(), &q, config, |row| row.outputs.len());
+        let x = last.finish(tape, &x, &read, self.eps, map);
         rms_norm(tape, &x, &self.weights.norm, self.eps)
     }
+}
+
+/// Puts a layer's new keys and values into the caches.
+fn keep(rows: &mut [CachedRow<'_>], layer: usize, new: [&Var; 2], width: usize) {
+    let mut from = 0;
+    for row in rows {
+        let (at, len) = (row.window.start * width, row.window.len() * width);
+        for (kept, new) in row.cache.layers[layer].iter_mut().zip(new) {
+            kept[at..at + len].copy_from_slice(&new.data()[from..from + len]);
+        }
+        from += len;
+    }
+}
+
+/// What the queries, so many of each row, read from a layer's kept keys and values.
+fn read(
+    rows: &[CachedRow<'_>],
+    layer: usize,
+    q: &Var,
+    config: &ModelConfig,
+    queries: impl Fn(&CachedRow<'_>) -> usize,
+) -> Var {
+    let shape = AttentionShape {
+        rows: 1,
+        len: 0,
+        heads: config.num_attention_heads,
+        kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+    };
+    let kept: Vec<KvRow<'_>> = rows
+        .iter()
+        .map(|row| {
+            let [keys, values] = &row.cache.layers[layer];
+            KvRow { queries: queries(row), keys, values }
+        })
+        .collect();
+    cached_attention(q, &kept, shape)
 }

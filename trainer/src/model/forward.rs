@@ -5,8 +5,8 @@ use super::{
     weights::{Layer, Weights},
 };
 use crate::ops::{
-    AttentionShape, Block, Rotary, Tape, Var, Weight, attention, embed, head_norm_rope, linear,
-    recompute, rms_norm, segment_ranges, swiglu,
+    AttentionShape, Block, LinearMap, Rotary, Tape, Var, Weight, attention, embed, head_norm_rope,
+    linear, recompute, rms_norm, segment_ranges, swiglu,
 };
 use std::{cell::RefCell, mem, ops::Range, rc::Rc};
 
@@ -127,32 +127,64 @@ impl Layer<Weight> {
         x: &Var,
         rotary: &Rotary,
         eps: f32,
+        map: LinearMap<T>,
     ) -> [Var; 3] {
         let h = rms_norm(tape, x, &self.input_norm, eps);
-        let q = linear(tape, &h, &self.q, None);
-        let q = head_norm_rope(tape, &q, &self.q_norm, eps, rotary);
-        let k = linear(tape, &h, &self.k, None);
-        let k = head_norm_rope(tape, &k, &self.k_norm, eps, rotary);
-        let v = linear(tape, &h, &self.v, None);
+        let q = self.queries(tape, &h, rotary, eps, map);
+        let [k, v] = self.keys_values(tape, &h, rotary, eps, map);
         [q, k, v]
     }
 
+    /// Queries of the layer's normalised input.
+    pub(super) fn queries<T: Tape>(
+        &self,
+        tape: &mut T,
+        h: &Var,
+        rotary: &Rotary,
+        eps: f32,
+        map: LinearMap<T>,
+    ) -> Var {
+        let q = map(tape, h, &self.q, None);
+        head_norm_rope(tape, &q, &self.q_norm, eps, rotary)
+    }
+
+    /// Keys and values of the layer's normalised input.
+    pub(super) fn keys_values<T: Tape>(
+        &self,
+        tape: &mut T,
+        h: &Var,
+        rotary: &Rotary,
+        eps: f32,
+        map: LinearMap<T>,
+    ) -> [Var; 2] {
+        let k = map(tape, h, &self.k, None);
+        let k = head_norm_rope(tape, &k, &self.k_norm, eps, rotary);
+        [k, map(tape, h, &self.v, None)]
+    }
+
     /// The layer's output, from its input `x` and what attention read.
-    pub(super) fn finish<T: Tape>(&self, tape: &mut T, x: &Var, read: &Var, eps: f32) -> Var {
-        let x = linear(tape, read, &self.o, Some(x));
+    pub(super) fn finish<T: Tape>(
+        &self,
+        tape: &mut T,
+        x: &Var,
+        read: &Var,
+        eps: f32,
+        map: LinearMap<T>,
+    ) -> Var {
+        let x = map(tape, read, &self.o, Some(x));
         let h = rms_norm(tape, &x, &self.post_norm, eps);
-        let gate = linear(tape, &h, &self.gate, None);
-        let up = linear(tape, &h, &self.up, None);
+        let gate = map(tape, &h, &self.gate, None);
+        let up = map(tape, &h, &self.up, None);
         let f = swiglu(tape, &gate, &up);
-        linear(tape, &f, &self.down, Some(&x))
+        map(tape, &f, &self.down, Some(&x))
     }
 }
 
 impl Block for LayerBlock {
     fn forward<T: Tape>(&self, tape: &mut T, x: &Var) -> Var {
         let Self { layer, setting: Setting { shape, rotary, segments, eps } } = self;
-        let [q, k, v] = layer.project(tape, x, rotary, *eps);
+        let [q, k, v] = layer.project(tape, x, rotary, *eps, linear);
         let read = attention(tape, &q, &k, &v, *shape, segments.as_ref());
-        layer.finish(tape, x, &read, *eps)
+        layer.finish(tape, x, &read, *eps, linear)
     }
 }

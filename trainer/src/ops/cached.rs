@@ -6,6 +6,9 @@ use super::{
 };
 use rayon::prelude::*;
 
+/// Multiplications that are not worth a second thread.
+const ALONE: usize = 1 << 20;
+
 /// A row's queries with the keys and values that they read.
 pub(crate) struct KvRow<'a> {
     /// Number of queries, which follow each other in the matrix of queries.
@@ -34,16 +37,20 @@ pub(crate) fn cached_attention(q: &Var, rows: &[KvRow<'_>], shape: AttentionShap
         })
         .collect();
     let data = q.data();
-    let pieces: Vec<Vec<f32>> = (0..rows.len() * kv_heads)
-        .into_par_iter()
-        .map(|task| {
-            let row = &rows[task / kv_heads];
-            let shape = AttentionShape { rows: 1, len: row.keys.len() / kv_width, ..shape };
-            let q = &data[starts[task / kv_heads] * query_width..];
-            let kept = Kept { q, queries: row.queries, k: row.keys, v: row.values };
-            read_kept(shape, task % kv_heads, &kept)
-        })
-        .collect();
+    let piece = |task: usize| {
+        let row = &rows[task / kv_heads];
+        let shape = AttentionShape { rows: 1, len: row.keys.len() / kv_width, ..shape };
+        let q = &data[starts[task / kv_heads] * query_width..];
+        let kept = Kept { q, queries: row.queries, k: row.keys, v: row.values };
+        read_kept(shape, task % kv_heads, &kept)
+    };
+    let tasks = 0..rows.len() * kv_heads;
+    let multiplications: usize = rows.iter().map(|row| row.queries * row.keys.len() * group).sum();
+    let pieces: Vec<Vec<f32>> = if multiplications <= ALONE {
+        tasks.map(piece).collect()
+    } else {
+        tasks.into_par_iter().map(piece).collect()
+    };
     let mut out = vec![0.0; data.len()];
     let width = group * head_dim;
     for (task, piece) in pieces.iter().enumerate() {

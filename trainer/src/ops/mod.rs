@@ -14,6 +14,7 @@ mod cached;
 mod cross_entropy;
 mod elementwise;
 mod embed;
+mod few;
 mod linear;
 mod matmul;
 mod norm;
@@ -26,6 +27,7 @@ pub use attention::{AttentionShape, attention};
 pub(crate) use cached::{KvRow, cached_attention};
 pub use cross_entropy::{Scored, linear_cross_entropy};
 pub use embed::embed;
+pub(crate) use few::linear_of_few;
 pub use linear::linear;
 pub(crate) use matmul::{View, ViewMut, matmul};
 pub use norm::rms_norm;
@@ -48,6 +50,9 @@ use std::{
 /// A tape of f32 operations: [`OwnedTape`] records, [`NoneTape`] does not.
 pub trait Tape: DfdxTape<f32, Cpu> {}
 impl<T: DfdxTape<f32, Cpu>> Tape for T {}
+
+/// How `x · Wᵀ (+ residual)` is computed: [`linear()`], or a way that rounds otherwise.
+pub(crate) type LinearMap<T> = fn(&mut T, &Var, &Weight, Option<&Var>) -> Var;
 
 /// An activation: a matrix `[rows, width]`, row-major, with room for its gradient.
 #[derive(Clone, Debug)]
@@ -82,6 +87,16 @@ impl Var {
     #[must_use]
     pub fn detached(&self) -> Self {
         Self { grad: Rc::default(), ..self.clone() }
+    }
+
+    /// Some of its rows, as a new activation.
+    ///
+    /// # Panics
+    /// If one is not there.
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
+        let width = self.width;
+        let row = |&row: &usize| &self.data[row * width..][..width];
+        Self::new(rows.iter().flat_map(row).copied().collect(), rows.len(), width)
     }
 
     /// The values.

@@ -35,6 +35,10 @@ pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32
     assert!(x.len().is_multiple_of(d), "rows of {d} values");
     let mut y = vec![0.0; x.len()];
     let mut scales = vec![0.0; x.len() / d];
+    if x.len() <= ROWS * d {
+        forward_rows(&mut y, &mut scales, x, weight, eps);
+        return (y, scales);
+    }
     y.par_chunks_mut(ROWS * d)
         .zip(scales.par_chunks_mut(ROWS))
         .zip(x.par_chunks(ROWS * d))

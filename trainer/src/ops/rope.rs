@@ -1,6 +1,6 @@
 //! Per-head RMSNorm and rotary positions, fused: what Qwen3 does to queries and keys.
 
-use super::{Tape, Var, Weight, norm};
+use super::{Tape, Var, Weight, elementwise::CHUNK, norm};
 use rayon::prelude::*;
 use std::rc::Rc;
 
@@ -65,7 +65,7 @@ impl Rotary {
     fn rotate(&self, x: &mut [f32], width: usize, back: bool) {
         let (half, sign) = (self.half, if back { -1.0 } else { 1.0 });
         let (cos, sin, len) = (self.cos.as_slice(), self.sin.as_slice(), self.len);
-        x.par_chunks_mut(width).enumerate().for_each(|(row, x)| {
+        let rotate = |(row, x): (usize, &mut [f32])| {
             let at = row % len * half;
             let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
             for head in x.chunks_exact_mut(2 * half) {
@@ -76,7 +76,12 @@ impl Rotary {
                     b[i] = y * cos[i] + x * s;
                 }
             }
-        });
+        };
+        if x.len() <= CHUNK {
+            x.chunks_mut(width).enumerate().for_each(rotate);
+        } else {
+            x.par_chunks_mut(width).enumerate().for_each(rotate);
+        }
     }
 }
 

@@ -14,10 +14,14 @@ use rayon::prelude::*;
 pub fn swiglu<T: Tape>(tape: &mut T, gate: &Var, up: &Var) -> Var {
     assert_eq!((gate.rows, gate.width), (up.rows, up.width), "gate and up");
     let mut y = vec![0.0; gate.data.len()];
-    y.par_chunks_mut(CHUNK)
-        .zip(gate.data.par_chunks(CHUNK))
-        .zip(up.data.par_chunks(CHUNK))
-        .for_each(|((y, gate), up)| forward(y, gate, up));
+    if y.len() <= CHUNK {
+        forward(&mut y, &gate.data, &up.data);
+    } else {
+        y.par_chunks_mut(CHUNK)
+            .zip(gate.data.par_chunks(CHUNK))
+            .zip(up.data.par_chunks(CHUNK))
+            .for_each(|((y, gate), up)| forward(y, gate, up));
+    }
     let out = Var::new(y, gate.rows, gate.width);
     let (gate, up, y) = (gate.clone(), up.clone(), out.clone());
     tape.add_backward_op(move |_| {

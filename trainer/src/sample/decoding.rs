@@ -12,11 +12,15 @@ pub struct Decoding {
     pub sampler: Sampler,
     /// How many positions a step reveals.
     pub accept: Accept,
-    /// Positions in a block; one block is filled before the next begins. Absent: the row is one block.
+    /// Positions in a block; one block is filled before the next begins. Absent: the row is one block,
+    /// or with a cache, blocks are fitted to what is masked, [`FITTED`] positions wide at most.
     pub block_length: Option<usize>,
     /// What is kept between the forwards of a block.
     pub cache: Cache,
 }
+
+/// The most positions in a block that is fitted to what is masked: from its first mask to its last.
+pub const FITTED: usize = 128;
 
 /// How many positions a step reveals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -57,9 +61,6 @@ pub enum DecodingError {
     /// Positions cannot be drawn when their number is not given.
     #[error("alg_temp draws a given number of positions: it takes no threshold and no factor")]
     Drawn,
-    /// A cache without blocks would never be used.
-    #[error("a cache is kept for the length of a block: it needs a block length")]
-    NoBlocks,
 }
 
 impl Cache {
@@ -114,9 +115,6 @@ impl Decoding {
                 return Err(DecodingError::Drawn);
             }
         }
-        if self.cache != Cache::None && self.block_length.is_none() {
-            return Err(DecodingError::NoBlocks);
-        }
         Ok(())
     }
 }
@@ -138,7 +136,7 @@ mod tests {
         let drawn = Sampler { alg_temp: 0.1, ..Sampler::default() };
         assert_eq!(Decoding { sampler: origin, ..good }.check(), Err(DecodingError::Origin));
         assert_eq!(Decoding { sampler: drawn, ..good }.check(), Err(DecodingError::Drawn));
-        assert_eq!(Decoding { block_length: None, ..good }.check(), Err(DecodingError::NoBlocks));
+        assert_eq!(Decoding { block_length: None, ..good }.check(), Ok(()));
         for bad in [
             Decoding { block_length: Some(0), ..good },
             Decoding { accept: Accept::Threshold(0.0), ..good },

@@ -1,7 +1,7 @@
 //! One row on its way from masks to tokens, a step at a time.
 
 use super::{
-    Accept, Algorithm, Cache, Choice, Decoding, Sampler, Step, accept, choose,
+    Accept, Algorithm, Cache, Choice, Decoding, FITTED, Sampler, Step, accept, choose,
     reveal::{order_draws, quota, reveal_confident, reveal_origin, token_draws},
 };
 use crate::engine::Span;
@@ -14,7 +14,8 @@ use std::ops::Range;
 /// the rows beside it.
 ///
 /// A block begins at the first position that is still masked, or as far before it as the row's end
-/// demands: with a block length of the row's length or more, the row is the one block. Windows begin one
+/// demands: with a block length of the row's length or more, the row is the one block. A block that is
+/// fitted to what is masked, since no length is given, ends with its last mask. Windows begin one
 /// position before the block, because the output there predicts the block's first token.
 #[derive(Clone, Debug)]
 pub struct Denoiser {
@@ -249,10 +250,19 @@ impl Denoiser {
         match self.block.take() {
             Some(block) if masked(&block.range) > 0 => self.block = Some(block.clone()),
             _ => {
-                let len = self.ids.len();
-                let width = self.decoding.block_length.unwrap_or(len).min(len);
-                let start = self.settled().min(len - width);
-                let range = start..start + width;
+                let (len, settled) = (self.ids.len(), self.settled());
+                let range = match (self.decoding.block_length, self.decoding.cache) {
+                    (None, Cache::None) => 0..len,
+                    (None, _) => {
+                        let widest = settled..(settled + FITTED).min(len);
+                        let last = widest.rev().find(|&at| self.ids[at] == self.mask_id);
+                        settled..last.map_or(len, |last| last + 1)
+                    }
+                    (Some(length), _) => {
+                        let start = settled.min(len - length.min(len));
+                        start..start + length.min(len)
+                    }
+                };
                 let (own, left) = (masked(&range), masked(&(0..len)));
                 // The steps are shared out by masks, so that the blocks' shares add up to all of them.
                 let share = |filled: usize| {

@@ -21,7 +21,7 @@ mod rounds;
 pub use accept::accept;
 pub use chat::{Turn, chat_prompt};
 pub use choose::{Choice, choose};
-pub use decoding::{Accept, Cache, Decoding, DecodingError};
+pub use decoding::{Accept, Cache, Decoding, DecodingError, FITTED};
 pub use denoise::{Sampler, Step, denoise};
 pub use denoiser::{Denoiser, Tally};
 pub use lengths::{Length, most_confident};

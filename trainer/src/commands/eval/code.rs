@@ -1,6 +1,6 @@
 //! `coda-trainer eval code`.
 
-use super::super::{engines::EngineArgs, sample::BLOCK_LENGTH};
+use super::super::engines::EngineArgs;
 use crate::{
     engine::decoder_of,
     evaluate::{
@@ -101,8 +101,8 @@ struct GenerateArgs {
     /// Solutions that are generated at a time; it changes none of them (on a card: but for rounding).
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
-    /// Fill this many positions before going on to the next; without it an answer is one block (with
-    /// --cache: 128).
+    /// Fill this many positions before going on to the next; without it an answer is one block,
+    /// or with --cache, blocks go from a mask to the last of the next 128 positions.
     #[arg(long, value_name = "N")]
     block_length: Option<usize>,
     /// Keys and values to keep while a block is filled: `none`, `prefix` or `dual`.
@@ -281,7 +281,6 @@ impl GenerateArgs {
     }
 
     fn decoding(&self) -> Decoding {
-        let of_cache = (self.cache != Cache::None).then_some(BLOCK_LENGTH);
         Decoding {
             sampler: Sampler {
                 steps: self.steps.unwrap_or(0),
@@ -294,7 +293,7 @@ impl GenerateArgs {
                 ..Sampler::default()
             },
             accept: self.threshold.map_or(Accept::Schedule, Accept::Threshold),
-            block_length: self.block_length.or(of_cache),
+            block_length: self.block_length,
             cache: self.cache,
         }
     }
