@@ -10,6 +10,8 @@ use rayon::prelude::*;
 /// Lanes of every sum. Part of the result.
 const LANES: usize = 16;
 
+type Lanes = [f32; LANES];
+
 /// Rows of `x` that stay in a near cache while the weights pass by.
 const BLOCK: usize = 36;
 
@@ -92,7 +94,8 @@ fn tile<const W: usize, const R: usize>(
     inner: usize,
 ) {
     let (chunks, whole) = (inner / LANES, inner / LANES * LANES);
-    let (mut weights, mut xs): ([&[[f32; LANES]]; W], [&[[f32; LANES]]; R]) = ([&[]; W], [&[]; R]);
+    let mut weights: [&[Lanes]; W] = [&[]; W];
+    let mut xs: [&[Lanes]; R] = [&[]; R];
     for w in 0..W {
         weights[w] = weight[w * inner..][..whole].as_chunks().0;
     }
@@ -123,7 +126,7 @@ fn tile<const W: usize, const R: usize>(
 /// not of the same loop in the middle of the others.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "inlined into the versions for each instruction set")]
-fn plus_product(mut sums: [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) -> [f32; LANES] {
+fn plus_product(mut sums: Lanes, a: &Lanes, b: &Lanes) -> Lanes {
     for lane in 0..LANES {
         sums[lane] += a[lane] * b[lane];
     }
@@ -133,7 +136,7 @@ fn plus_product(mut sums: [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) -> [
 /// The sum of the lanes, halves on halves.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "inlined into the versions for each instruction set")]
-fn folded(mut lanes: [f32; LANES]) -> f32 {
+fn folded(mut lanes: Lanes) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
