@@ -16,6 +16,7 @@ use crate::{
     spans::{NotByteLevel, Scratch, SpanFinder},
 };
 use coda_cli::{Progress, signals::Stop};
+use coda_manifests::Dedup;
 use coda_shards::{
     Index, RowBuf, ShardError, ShardSet, ShardWriter, Span, WriterOptions,
     commit::{self, FileError},
@@ -128,7 +129,7 @@ pub fn build(plan: &Plan, options: &BuildOptions<'_>) -> Result<Built, BuildErro
         let state = dedup_state(dir);
         let built = write_set(dir, &set, anew, |number, commit, from| {
             if std::mem::take(&mut fresh) {
-                dedup = open_dedup(plan, &state, from.as_ref())?;
+                dedup = open_dedup(plan.dedup.as_ref(), &state, from.as_ref())?;
                 if number > 0 || from.is_some() {
                     options.progress.skip_to(bytes_before(plan, number, from.as_ref()));
                     options.progress.say("going on behind the last finished shard");
@@ -218,12 +219,12 @@ pub fn recover(out: &Path) -> Result<(), BuildError> {
 }
 
 /// Where the state of deduplication is kept while the set in `dir` is built.
-fn dedup_state(dir: &Path) -> PathBuf {
+pub(crate) fn dedup_state(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     dir.with_file_name(format!(".dedup-{name}"))
 }
 
-fn remove_state(state: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_state(state: &Path) -> Result<(), FileError> {
     if state.symlink_metadata().is_ok() {
         commit::remove_dir(state)?;
     }
@@ -232,15 +233,15 @@ fn remove_state(state: &Path) -> Result<(), FileError> {
 }
 
 /// Deduplication from its start, or as it was before the record at which the build goes on.
-fn open_dedup(
-    plan: &Plan,
+pub(crate) fn open_dedup(
+    keys: Option<&Dedup>,
     state: &Path,
     current: Option<&SourceProgress>,
 ) -> Result<Option<Deduper>, BuildError> {
-    if plan.dedup.is_none() || current.is_none() {
+    if keys.is_none() || current.is_none() {
         remove_state(state)?;
     }
-    let Some(keys) = &plan.dedup else { return Ok(None) };
+    let Some(keys) = keys else { return Ok(None) };
     let dedup = Deduper::open(state, keys)?;
     if let Some(current) = current {
         dedup.resume(current.decided_before())?;
@@ -249,9 +250,9 @@ fn open_dedup(
 }
 
 /// Puts the state of deduplication on disk before the notes that count on it.
-struct Flushing<'a> {
-    commit: &'a mut dyn Commit,
-    dedup: Option<&'a Deduper>,
+pub(crate) struct Flushing<'a> {
+    pub(crate) commit: &'a mut dyn Commit,
+    pub(crate) dedup: Option<&'a Deduper>,
 }
 
 impl Commit for Flushing<'_> {

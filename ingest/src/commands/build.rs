@@ -207,12 +207,6 @@ impl Build {
         }
         let recipe = plan.recipe().map_err(|e| plan_failure(&e))?;
         if let Some(task) = self.task {
-            if plan.dedup.is_some() {
-                return Err(Failure::usage(
-                    "data.dedup compares documents of all shares, and --task sees one",
-                )
-                .hint("build in one process, or take `data.dedup` away with `data.dedup=`"));
-            }
             let out = self.out.clone().unwrap_or_else(|| default_part(&out, task));
             let Self { force, json, progress, .. } = self;
             let args = TaskArgs { task, out, jobs, force, json, progress };

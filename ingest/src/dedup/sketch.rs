@@ -49,6 +49,12 @@ impl Sketcher {
         }
     }
 
+    /// Bands of a sketch.
+    #[must_use]
+    pub const fn bands(&self) -> usize {
+        self.bands
+    }
+
     /// Bins of a sketch.
     #[must_use]
     pub const fn bins(&self) -> usize {

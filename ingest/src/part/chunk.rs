@@ -1,18 +1,38 @@
 //! The bytes of a chunk: the results of consecutive records.
 //!
-//! `CODAPRT1`, then one entry a record, little-endian: the file's number (u32), a kind (u8), and
+//! `CODAPRT1`, then one entry a record, little-endian: the file's number (u32), a kind (u8), marks if the
+//! kind is 128 higher, and
 //! * 0, a document: bytes of text (u64), ids (u64 count, u32 each);
 //! * 1, a conversation: bytes of text (u64), ids of the prompt (u64), ids as above;
 //! * 2, a drop: the rule's code (u32 length, UTF-8);
 //! * 3, a reject: its line of `rejects.jsonl` (u32 length, JSON).
+//!
+//! Marks are what deduplication compares a document by: 128 bits of the BLAKE3 of its text, and a u8
+//! that says whether a sketch follows (its bands, u64 each, and its bins, u8 each, as many as the
+//! manifest says).
 
-use crate::{decode::Location, pipeline::Outcome, reason::code, reject::Reject, tokenize::ChatRow};
+use crate::{
+    decode::Location,
+    dedup::{Marks, Sketch},
+    pipeline::Outcome,
+    reason::code,
+    reject::Reject,
+    tokenize::ChatRow,
+};
 
 const MAGIC: &[u8; 8] = b"CODAPRT1";
 const TEXT: u8 = 0;
 const CHAT: u8 = 1;
 const DROP: u8 = 2;
 const REJECT: u8 = 3;
+const MARKED: u8 = 128;
+
+/// A record's file and marks.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) file: u32,
+    pub(super) marks: Option<&'a Marks>,
+}
 
 /// A chunk that is being filled.
 pub(super) struct ChunkBuf {
@@ -34,38 +54,49 @@ impl ChunkBuf {
     }
 
     /// Appends a document.
-    pub(super) fn text(&mut self, file: u32, ids: &[u32], bytes: u64) {
-        self.start(file, TEXT);
+    pub(super) fn text(&mut self, head: Head<'_>, ids: &[u32], bytes: u64) {
+        self.start(head, TEXT);
         self.number(bytes);
         self.ids(ids);
     }
 
     /// Appends a conversation.
-    pub(super) fn chat(&mut self, file: u32, row: &ChatRow, bytes: u64) {
-        self.start(file, CHAT);
+    pub(super) fn chat(&mut self, head: Head<'_>, row: &ChatRow, bytes: u64) {
+        self.start(head, CHAT);
         self.number(bytes);
         self.number(row.prompt_len as u64);
         self.ids(&row.ids);
     }
 
     /// Appends a drop.
-    pub(super) fn drop(&mut self, file: u32, reason: &str) {
-        self.start(file, DROP);
+    pub(super) fn drop(&mut self, head: Head<'_>, reason: &str) {
+        self.start(head, DROP);
         self.string(reason.as_bytes());
     }
 
     /// Appends a reject.
-    pub(super) fn reject(&mut self, file: u32, reject: &Reject) -> serde_json::Result<()> {
+    pub(super) fn reject(&mut self, head: Head<'_>, reject: &Reject) -> serde_json::Result<()> {
         let json = serde_json::to_vec(reject)?;
-        self.start(file, REJECT);
+        self.start(head, REJECT);
         self.string(&json);
         Ok(())
     }
 
-    fn start(&mut self, file: u32, kind: u8) {
+    fn start(&mut self, Head { file, marks }: Head<'_>, kind: u8) {
         self.records += 1;
         self.bytes.extend_from_slice(&file.to_le_bytes());
-        self.bytes.push(kind);
+        let Some(Marks { digest, sketch }) = marks else { return self.bytes.push(kind) };
+        self.bytes.push(kind | MARKED);
+        for &part in digest {
+            self.number(part);
+        }
+        self.bytes.push(u8::from(sketch.is_some()));
+        if let Some(Sketch { bands, bins }) = sketch {
+            for &band in bands {
+                self.number(band);
+            }
+            self.bytes.extend_from_slice(bins);
+        }
     }
 
     fn number(&mut self, number: u64) {
@@ -85,20 +116,29 @@ impl ChunkBuf {
     }
 }
 
+/// Bands and bins of a sketch, where marks have one.
+pub(super) type SketchSize = Option<(usize, usize)>;
+
+/// A record as a chunk has it.
+pub(super) type Record = (Location, Option<Marks>, Outcome);
+
 /// Reads the records of a chunk one after the other; an error says what is wrong.
 pub(super) struct ChunkReader<'a> {
     rest: &'a [u8],
+    sketch: SketchSize,
 }
 
 impl<'a> ChunkReader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, String> {
+    pub(super) fn new(bytes: &'a [u8], sketch: SketchSize) -> Result<Self, String> {
         let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin as a chunk does")?;
-        Ok(Self { rest })
+        Ok(Self { rest, sketch })
     }
 
-    fn record(&mut self) -> Result<(Location, Outcome), String> {
+    fn record(&mut self) -> Result<Record, String> {
         let file = u32::from_le_bytes(self.take()?);
         let [kind] = self.take()?;
+        let marks = (kind & MARKED > 0).then(|| self.marks()).transpose()?;
+        let kind = kind & !MARKED;
         let outcome = match kind {
             TEXT => {
                 let bytes = self.number()?;
@@ -124,7 +164,23 @@ impl<'a> ChunkReader<'a> {
             }
             other => return Err(format!("a record of the unknown kind {other}")),
         };
-        Ok((Location { file, ..Location::default() }, outcome))
+        Ok((Location { file, ..Location::default() }, marks, outcome))
+    }
+
+    fn marks(&mut self) -> Result<Marks, String> {
+        let digest = [self.number()?, self.number()?];
+        let sketch = match (self.take()?, self.sketch) {
+            ([0], _) => None,
+            ([1], Some((bands, bins))) => {
+                let bands = (0..bands).map(|_| self.number()).collect::<Result<_, _>>()?;
+                Some(Sketch { bands, bins: self.bytes(bins)?.into() })
+            }
+            ([1], None) => {
+                return Err("a sketch, but near duplicates are not looked for".to_owned());
+            }
+            ([other], _) => return Err(format!("marks of the unknown kind {other}")),
+        };
+        Ok(Marks { digest, sketch })
     }
 
     fn bytes(&mut self, count: usize) -> Result<&'a [u8], String> {
@@ -156,7 +212,7 @@ impl<'a> ChunkReader<'a> {
 }
 
 impl Iterator for ChunkReader<'_> {
-    type Item = Result<(Location, Outcome), String>;
+    type Item = Result<Record, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
         (!self.rest.is_empty()).then(|| {
@@ -171,8 +227,13 @@ impl Iterator for ChunkReader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ChunkBuf, ChunkReader};
-    use crate::{pipeline::Outcome, reject::Reject, tokenize::ChatRow};
+    use super::{ChunkBuf, ChunkReader, Head};
+    use crate::{
+        dedup::{Marks, Sketch},
+        pipeline::Outcome,
+        reject::Reject,
+        tokenize::ChatRow,
+    };
     use proptest::prelude::*;
 
     fn reject() -> Reject {
@@ -190,25 +251,37 @@ mod tests {
         }
     }
 
+    const SIZE: Option<(usize, usize)> = Some((2, 3));
+
+    fn marks() -> [Marks; 2] {
+        let sketch = Sketch { bands: [1, u64::MAX].into(), bins: [7, 8, 9].into() };
+        [None, Some(sketch)].map(|sketch| Marks { digest: [3, u64::MAX - 3], sketch })
+    }
+
     fn sample() -> ChunkBuf {
         let mut chunk = ChunkBuf::new();
-        chunk.text(0, &[5, 6, u32::MAX], 11);
-        chunk.chat(1, &ChatRow { ids: vec![1, 2, 3], prompt_len: 2 }, 5);
-        chunk.drop(1, "too_short");
-        chunk.reject(2, &reject()).expect("JSON");
+        let [plain, sketched] = marks();
+        let head = |file, marks| Head { file, marks };
+        chunk.text(head(0, None), &[5, 6, u32::MAX], 11);
+        chunk.chat(head(1, Some(&plain)), &ChatRow { ids: vec![1, 2, 3], prompt_len: 2 }, 5);
+        chunk.drop(head(1, None), "too_short");
+        chunk.reject(head(2, Some(&sketched)), &reject()).expect("JSON");
         chunk
     }
 
     #[test]
     fn records_come_back() {
         let chunk = sample();
-        let records: Vec<_> = ChunkReader::new(chunk.bytes())
+        let records: Vec<_> = ChunkReader::new(chunk.bytes(), SIZE)
             .expect("a chunk")
             .map(|record| record.expect("sound"))
             .collect();
         assert_eq!(chunk.records(), 4);
-        assert_eq!(records.iter().map(|(l, _)| l.file).collect::<Vec<_>>(), [0, 1, 1, 2]);
-        let outcomes: Vec<&Outcome> = records.iter().map(|(_, outcome)| outcome).collect();
+        assert_eq!(records.iter().map(|(l, ..)| l.file).collect::<Vec<_>>(), [0, 1, 1, 2]);
+        let [plain, sketched] = marks().map(Some);
+        let found: Vec<_> = records.iter().map(|(_, marks, _)| marks.clone()).collect();
+        assert_eq!(found, [None, plain, None, sketched]);
+        let outcomes: Vec<&Outcome> = records.iter().map(|(.., outcome)| outcome).collect();
         assert!(
             matches!(outcomes[0], Outcome::Text { ids, bytes: 11 } if *ids == [5, 6, u32::MAX])
         );
@@ -218,11 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn a_sketch_that_the_manifest_does_not_have_is_an_error() {
+        let chunk = sample();
+        let mut records = ChunkReader::new(chunk.bytes(), None).expect("a chunk").skip(3);
+        let error = records.next().expect("four records").err().expect("a sketch");
+        assert!(error.contains("near duplicates"), "{error}");
+        assert!(records.next().is_none());
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         let chunk = sample();
         let whole = chunk.bytes();
         let ends: Vec<usize> = {
-            let mut reader = ChunkReader::new(whole).expect("a chunk");
+            let mut reader = ChunkReader::new(whole, SIZE).expect("a chunk");
             let mut ends = vec![whole.len() - reader.rest.len()];
             while reader.next().is_some() {
                 ends.push(whole.len() - reader.rest.len());
@@ -230,8 +312,8 @@ mod tests {
             ends
         };
         for length in 0..whole.len() {
-            let read =
-                ChunkReader::new(&whole[..length]).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let read = ChunkReader::new(&whole[..length], SIZE)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>);
             assert_eq!(read.is_ok(), ends.contains(&length), "{length} bytes");
         }
     }
@@ -246,10 +328,12 @@ mod tests {
             let at = 8 + flip % (bytes.len() - 8);
             bytes[at] ^= 0x81;
             bytes.extend(&tail);
-            let _ = ChunkReader::new(&bytes).map(Iterator::count);
+            for size in [SIZE, None] {
+                let _ = ChunkReader::new(&bytes, size).map(Iterator::count);
+            }
             let mut bytes = b"CODAPRT1".to_vec();
             bytes.extend(tail);
-            let _ = ChunkReader::new(&bytes).map(Iterator::count);
+            let _ = ChunkReader::new(&bytes, SIZE).map(Iterator::count);
         }
     }
 }

@@ -1,10 +1,17 @@
 //! Parts into one shard set.
 
-use super::{ChunkEntry, PartError, PartIndex, chunk::ChunkReader};
+use super::{
+    ChunkEntry, PartError, PartIndex,
+    chunk::{ChunkReader, Record, SketchSize},
+};
 use crate::{
-    build::{BuildError, Built, SetPlan, SetSource, from_pipeline, put, write_set},
+    build::{
+        BuildError, Built, Flushing, SetPlan, SetSource, dedup_state, from_pipeline, open_dedup,
+        put, remove_state, write_set,
+    },
+    dedup::{Deduper, Sketcher},
     pack::Overlong,
-    pipeline::{Done, PipelineError, Place, RowPlan, Step, commit_steps},
+    pipeline::{Done, Outcome, PipelineError, Place, RowPlan, Step, commit_steps},
     spans::SpanFinder,
 };
 use coda_cli::{Progress, signals::Stop};
@@ -150,7 +157,14 @@ impl Parts {
                 .collect(),
         };
         put(options.out, options.replace, &first.recipe, |out, anew| {
-            write_set(out, &set, anew, |number, commit, from| {
+            let (mut fresh, mut dedup) = (true, None);
+            let state = dedup_state(out);
+            let built = write_set(out, &set, anew, |number, commit, from| {
+                if std::mem::take(&mut fresh) {
+                    dedup = open_dedup(data.dedup.as_ref(), &state, from.as_ref())?;
+                }
+                let dedup = dedup.as_ref();
+                let mut commit = Flushing { commit, dedup };
                 let source = &data.sources[number];
                 let rows = RowPlan {
                     name: &source.name,
@@ -167,40 +181,60 @@ impl Parts {
                 let place = from.as_ref().map(|from| from.place).unwrap_or_default();
                 let skipped = if from.is_some() { 0 } else { self.skipped(number) };
                 let full = AtomicBool::new(false);
-                std::thread::scope(|scope| {
+                let report = std::thread::scope(|scope| {
                     let (steps, taken) = sync_channel(2);
-                    let full = &full;
+                    let (full, commit) = (&full, &mut commit);
                     let committer =
                         scope.spawn(move || commit_steps(&rows, commit, from, taken, full));
-                    let fed = self.feed(number, place, skipped, options, &steps, full);
+                    let (source, to) = (Feed { number, dedup }, &steps);
+                    let fed = self.feed(source, place, skipped, options, to, full);
                     drop(steps);
                     let report =
                         committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                     match (report, fed) {
-                        (Err(PipelineError::Stopped), Err(error)) => Err(error.into()),
+                        (Err(PipelineError::Stopped), Err(error)) => Err(error),
                         (report, _) => report.map_err(from_pipeline),
                     }
-                })
-            })
+                })?;
+                if let Some(dedup) = dedup
+                    && report.budget_reached
+                {
+                    // What was decided behind the record that filled the budget is not in the set.
+                    dedup.forget_after(report.decided)?;
+                }
+                Ok(report)
+            })?;
+            drop(dedup);
+            remove_state(&state)?;
+            Ok(built)
         })
+    }
+
+    /// Bands and bins of the sketches in the chunks.
+    fn sketch(&self) -> SketchSize {
+        let near = self.data().dedup.as_ref()?.near.as_ref()?;
+        let sketcher = Sketcher::new(near);
+        Some((sketcher.bands(), sketcher.bins()))
     }
 
     fn skipped(&self, source: usize) -> u64 {
         self.parts.iter().filter_map(|(_, index)| index.skipped.get(source)).sum()
     }
 
-    /// Sends the records of a source to the committer, from a place on.
+    /// Sends the records of a source to the committer, from a place on; what deduplication finds
+    /// superfluous becomes a drop on the way.
     fn feed(
         &self,
-        source: usize,
+        source: Feed<'_>,
         from: Place,
         skipped: u64,
         options: &MergeOptions<'_>,
         steps: &SyncSender<Step>,
         full: &AtomicBool,
-    ) -> Result<(), PartError> {
+    ) -> Result<(), BuildError> {
         let chunks = self.parts.iter().flat_map(|(dir, index)| {
-            let own = index.chunks.iter().filter(|chunk| usize::from(chunk.source) == source);
+            let own =
+                index.chunks.iter().filter(|chunk| usize::from(chunk.source) == source.number);
             own.map(move |chunk| (dir, chunk))
         });
         let mut skipped = skipped;
@@ -215,33 +249,30 @@ impl Parts {
             let bytes = fs::read(&path).map_err(|e| FileError::new("read", &path, e))?;
             let damaged = |problem: String| PartError::Damaged { file: path.clone(), problem };
             if blake3::hash(&bytes).to_hex().as_str() != chunk.blake3 {
-                return Err(damaged("its BLAKE3 is not the one in part.json".to_owned()));
+                return Err(damaged("its BLAKE3 is not the one in part.json".to_owned()).into());
             }
             options.progress.note(path.display().to_string());
             let mut place = chunk.start;
             let mut records = Vec::new();
-            for record in ChunkReader::new(&bytes).map_err(damaged)? {
-                let (location, outcome) = record.map_err(damaged)?;
+            for record in ChunkReader::new(&bytes, self.sketch()).map_err(damaged)? {
+                let record = record.map_err(damaged)?;
+                let location = record.0;
                 if location.file != place.file {
                     place = Place { file: location.file, ..Place::default() };
                 }
                 if order(place) >= order(from) {
-                    records.push((location, outcome));
+                    records.push(record);
                 }
                 place.records += 1;
                 if records.len() == AT_ONCE {
                     let records = std::mem::take(&mut records);
-                    let done = Done {
-                        records,
-                        decided: Vec::new(),
-                        skipped: std::mem::take(&mut skipped),
-                    };
+                    let done = source.done(records, std::mem::take(&mut skipped))?;
                     if steps.send(Step::Records(done)).is_err() {
                         return Ok(());
                     }
                 }
             }
-            let done = Done { records, decided: Vec::new(), skipped: std::mem::take(&mut skipped) };
+            let done = source.done(records, std::mem::take(&mut skipped))?;
             if steps.send(Step::Records(done)).is_err() {
                 return Ok(());
             }
@@ -252,6 +283,38 @@ impl Parts {
         // Nobody is there to take it when the budget is reached.
         let _ = steps.send(Step::End);
         Ok(())
+    }
+}
+
+/// A source that is fed.
+#[derive(Clone, Copy)]
+struct Feed<'a> {
+    number: usize,
+    dedup: Option<&'a Deduper>,
+}
+
+impl Feed<'_> {
+    /// Records for the committer, those left out that an earlier document makes superfluous.
+    fn done(self, records: Vec<Record>, skipped: u64) -> Result<Done, BuildError> {
+        let mut done = Done {
+            records: Vec::with_capacity(records.len()),
+            decided: Vec::new(),
+            marks: Vec::new(),
+            skipped,
+        };
+        let source = u16::try_from(self.number).unwrap_or(u16::MAX);
+        for (location, marks, mut outcome) in records {
+            if let Some(dedup) = self.dedup {
+                if let Some(marks) = marks
+                    && let Some(reason) = dedup.decide(&marks, source)?.1.reason()
+                {
+                    outcome = Outcome::Dropped { reason };
+                }
+                done.decided.push(dedup.decided());
+            }
+            done.records.push((location, outcome));
+        }
+        Ok(done)
     }
 }
 

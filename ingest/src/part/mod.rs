@@ -1,7 +1,8 @@
 //! A build in parts: each task tokenizes its share of the input, and a merge packs all of it.
 //!
-//! What decides the rows beyond a single record (budgets, packing, the places of rejects) is decided
-//! by the merge, over all records in the order of the input. So the bytes of the merged set are those
+//! What decides the rows beyond a single record (duplicates, budgets, packing, the places of rejects) is
+//! decided by the merge, over all records in the order of the input; tasks note by what documents are
+//! compared. So the bytes of the merged set are those
 //! that one process writes.
 //!
 //! A part is a folder: `part.json`, `tokenizer.json`, and *chunks*, files with the results of
@@ -29,8 +30,8 @@ use std::{
 /// The name of the index within a part.
 pub const PART_FILE: &str = "part.json";
 const FORMAT: &str = "coda-part";
-/// Changes when older parts cannot be read any more.
-const FORMAT_VERSION: u32 = 1;
+/// Of parts whose records have marks of their texts, for the merge to deduplicate; others are version 1.
+const FORMAT_VERSION_MARKS: u32 = 2;
 
 /// What `part.json` says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,6 +166,10 @@ struct Head {
 }
 
 impl PartIndex {
+    const fn version(data: &Data) -> u32 {
+        if data.dedup.is_some() { FORMAT_VERSION_MARKS } else { 1 }
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("it has string keys only");
         bytes.push(b'\n');
@@ -189,9 +194,9 @@ impl PartIndex {
         let damaged = |problem: String| PartError::Damaged { file: path.clone(), problem };
         let json = |error: serde_json::Error| damaged(error.to_string());
         let head: Head = serde_json::from_slice(&bytes).map_err(json)?;
-        if head.format != FORMAT || head.format_version != FORMAT_VERSION {
+        if head.format != FORMAT || !(1..=FORMAT_VERSION_MARKS).contains(&head.format_version) {
             let problem = format!(
-                "it is {} version {}, this program reads {FORMAT} version {FORMAT_VERSION}",
+                "it is {} version {}, this program reads {FORMAT} versions 1 to {FORMAT_VERSION_MARKS}",
                 head.format, head.format_version
             );
             return Err(PartError::Foreign { dir: dir.to_owned(), problem });

@@ -1,8 +1,8 @@
 //! One task: its files through readers and workers, into chunks.
 
 use super::{
-    ChunkEntry, FORMAT, FORMAT_VERSION, Next, PART_FILE, PartError, PartIndex, Task,
-    chunk::ChunkBuf,
+    ChunkEntry, FORMAT, Next, PART_FILE, PartError, PartIndex, Task,
+    chunk::{ChunkBuf, Head},
 };
 use crate::{
     build::{BuildError, workers},
@@ -81,13 +81,15 @@ pub fn run_task(plan: &Plan, options: &TaskOptions<'_>) -> Result<TaskReport, Bu
         let share = &source.files[..files.end];
         let behind = share.get(files.start..from.file as usize).unwrap_or_default();
         options.progress.advance(behind.iter().map(|file| file.bytes).sum());
-        let full = source.budget.is_some_and(|budget| part.index.tokens[number] >= budget);
+        // How many of a task's documents stay, only the merge can say.
+        let budget = source.budget.filter(|_| plan.dedup.is_none());
+        let full = budget.is_some_and(|budget| part.index.tokens[number] >= budget);
         if !full {
             let part = &mut part;
             drive(source, share, &line, from, |steps, full| {
                 let chunk = ChunkBuf::new();
                 let most = options.chunk_bytes;
-                SourceWriter { part, source, number, place: from, chunk, from, most }
+                SourceWriter { part, source, number, budget, place: from, chunk, from, most }
                     .run(steps, full)
             })
             .map_err(BuildError::Pipeline)?;
@@ -161,7 +163,7 @@ fn fresh(plan: &Plan, options: &TaskOptions<'_>) -> PartIndex {
     let tokenizer = plan.tokenizer.json();
     PartIndex {
         format: FORMAT.to_owned(),
-        format_version: FORMAT_VERSION,
+        format_version: PartIndex::version(&options.data),
         fingerprint: String::new(),
         recipe: options.recipe.clone(),
         task: options.task,
@@ -220,6 +222,8 @@ struct SourceWriter<'a> {
     part: &'a mut Part,
     source: &'a SourcePlan,
     number: usize,
+    /// Ids after which the merge needs no more.
+    budget: Option<u64>,
     /// The record that comes next.
     place: Place,
     /// The first record of the chunk.
@@ -247,8 +251,9 @@ impl SourceWriter<'_> {
     /// Takes a batch; says whether the budget is reached.
     fn batch(&mut self, done: Done) -> Result<bool, crate::pipeline::CommitError> {
         self.part.index.skipped[self.number] += done.skipped;
-        for (location, outcome) in done.records {
+        for (index, (location, outcome)) in done.records.into_iter().enumerate() {
             let file = location.file;
+            let record = Head { file, marks: done.marks.get(index).and_then(Option::as_ref) };
             if file != self.place.file {
                 self.place = Place { file, ..Place::default() };
             }
@@ -257,32 +262,32 @@ impl SourceWriter<'_> {
             }
             let ids = match outcome {
                 Outcome::Text { ids, bytes } => {
-                    self.chunk.text(file, &ids, bytes);
+                    self.chunk.text(record, &ids, bytes);
                     ids.len()
                 }
                 Outcome::Chat { row, bytes } => {
-                    self.chunk.chat(file, &row, bytes);
+                    self.chunk.chat(record, &row, bytes);
                     // A conversation may be cut or dropped: only the merge knows what it counts.
                     0
                 }
                 Outcome::Dropped { reason } => {
-                    self.chunk.drop(file, reason);
+                    self.chunk.drop(record, reason);
                     0
                 }
                 Outcome::Rejected { fault, head } => {
                     let input = &self.source.files[file as usize];
                     let reject = Reject::new(&self.source.name, input, location, fault, &head);
-                    self.chunk.reject(file, &reject)?;
+                    self.chunk.reject(record, &reject)?;
                     0
                 }
                 Outcome::Recorded(reject) => {
-                    self.chunk.reject(file, &reject)?;
+                    self.chunk.reject(record, &reject)?;
                     0
                 }
             };
             self.part.index.tokens[self.number] += ids as u64;
             self.place.records += 1;
-            if self.source.budget.is_some_and(|b| self.part.index.tokens[self.number] >= b) {
+            if self.budget.is_some_and(|b| self.part.index.tokens[self.number] >= b) {
                 return Ok(true);
             }
             if self.chunk.bytes().len() >= self.most {

@@ -31,6 +31,8 @@ pub(crate) struct Done {
     pub(crate) records: Vec<(Location, Outcome)>,
     /// How many documents deduplication had decided with each record; empty when it decides none.
     pub(crate) decided: Vec<u64>,
+    /// The marks of each record, where deduplication decides later; else empty.
+    pub(crate) marks: Vec<Option<Marks>>,
     pub(crate) skipped: u64,
 }
 
@@ -40,6 +42,16 @@ pub(crate) enum Prepared<'a> {
     Ready { document: Document<'a>, marks: Option<Marks> },
     /// Nothing is left to do.
     Over(Outcome),
+}
+
+impl Prepared<'_> {
+    /// Takes the marks away, for somebody who decides later.
+    pub(super) fn take_marks(&mut self) -> Option<Marks> {
+        match self {
+            Self::Ready { marks, .. } => marks.take(),
+            Self::Over(_) => None,
+        }
+    }
 }
 
 thread_local! {

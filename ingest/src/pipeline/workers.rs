@@ -150,7 +150,8 @@ fn pass_over(batch: &mut Batch, file: u32, most: u64) -> u64 {
 }
 
 /// The records of a batch: at one go, or with a look at each document in between, so that no time goes
-/// into the ids of what is left out. Nothing when an earlier batch failed.
+/// into the ids of what is left out. Nothing when an earlier batch failed. Where marks are made but
+/// nobody decides, they go along.
 fn records(
     plan: &SourcePlan,
     line: &Line<'_>,
@@ -163,8 +164,16 @@ fn records(
     let prepare = |record| prepare(plan, line, batch, record);
     let skipped = batch.skipped_files;
     let Some((dedup, turn)) = line.dedup.zip(turn) else {
-        let records = batch.records.iter().map(|record| finish(record, prepare(record))).collect();
-        return Ok(Some(Done { records, decided: Vec::new(), skipped }));
+        let mut marks = Vec::new();
+        let each = batch.records.iter().map(|record| {
+            let mut prepared = prepare(record);
+            if line.marker.is_some() {
+                marks.push(prepared.take_marks());
+            }
+            finish(record, prepared)
+        });
+        let records = each.collect();
+        return Ok(Some(Done { records, decided: Vec::new(), marks, skipped }));
     };
     let mut prepared: Vec<Prepared<'_>> = batch.records.iter().map(prepare).collect();
     if !turn.wait() {
@@ -174,7 +183,7 @@ fn records(
     turn.pass();
     let rest = batch.records.iter().zip(prepared);
     let records = rest.map(|(record, own)| finish(record, own)).collect();
-    Ok(Some(Done { records, decided, skipped }))
+    Ok(Some(Done { records, decided, marks: Vec::new(), skipped }))
 }
 
 /// Whose turn it is to be decided on: deduplication keeps the first of equal documents, so it looks at

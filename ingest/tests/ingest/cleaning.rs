@@ -336,9 +336,6 @@ fn a_benchmark_that_cannot_protect_is_a_usage_error() {
         assert_eq!(code, 2, "{key}: {stderr}");
         assert!(stderr.contains(words) && stderr.contains("hint: "), "{key}: {stderr}");
     }
-    let (code, _, stderr) = place.run(&["--task", "1/2", "--out", "part", "-q"]);
-    assert_eq!(code, 2, "{stderr}");
-    assert!(stderr.contains("data.dedup") && stderr.contains("hint: "), "{stderr}");
     // A benchmark that changes is another recipe.
     place.json(&[]);
     place.write("bench/tasks.jsonl", "{\"prompt\": \"one two three four five six seven eight\"}\n");

@@ -4,6 +4,8 @@ use super::killed::{Place, assert_same, error, tree};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+const NEAR: &str = "data.dedup={near: {ngram: 3, threshold: 0.7}}";
+
 impl Place {
     /// Runs a task into `part` and gives its summary.
     fn task(&self, task: &str, part: &str, jobs: usize, more: &[&str]) -> Value {
@@ -12,6 +14,22 @@ impl Place {
         let ran = command.stdout(std::process::Stdio::piped()).output().expect("it starts");
         assert!(ran.status.success(), "{}", error(&ran));
         serde_json::from_slice(&ran.stdout).expect("JSON")
+    }
+
+    /// Documents that are there already, and some that nearly are, in both sources.
+    fn add_duplicates(&self) {
+        let docs = fs::read_to_string(self.path("docs/0.jsonl")).expect("there");
+        let mut lines: Vec<String> = docs.lines().step_by(3).map(str::to_owned).collect();
+        for i in 0..60 {
+            let words: Vec<String> = (0..50).map(|k| format!("w{}of{k}", i % 4)).collect();
+            let text = format!("{} {i}\n", words.join(" "));
+            if i % 3 == 0 {
+                self.write(&format!("code/near/{i}.py"), &text);
+            } else {
+                lines.insert(i * 7 % lines.len(), json!({ "text": text }).to_string());
+            }
+        }
+        self.write("docs/00.jsonl", &lines.join("\n"));
     }
 
     /// All parts of a build in `of` tasks, made with changing numbers of jobs.
@@ -44,13 +62,27 @@ impl Place {
 #[test]
 fn any_number_of_tasks_gives_the_bytes_of_one_process() {
     let place = Place::new(400);
+    place.add_duplicates();
     for (name, more) in [
         ("plain", &[][..]),
         ("budgets", &["data.sources.0.tokens=3000", "data.sources.1.tokens=900"]),
         ("spans", &["data.spans=[lines, brackets]"]),
+        ("exact", &["data.dedup={}"]),
+        ("near", &[NEAR]),
+        ("near, in each source", &["data.dedup={near: {ngram: 3, threshold: 0.7}, scope: source}"]),
+        ("near, to budgets", &[NEAR, "data.sources.0.tokens=24000", "data.sources.1.tokens=5000"]),
         ("best-fit", &["data.packing=best-fit", "data.rows_per_shard=13"]),
     ] {
         let whole = place.build(&format!("whole-{name}"), 2, more);
+        let index: Value =
+            serde_json::from_slice(&whole[&PathBuf::from("index.json")]).expect("JSON");
+        let found = |rule: &str| {
+            let sources = index["sources"].as_array().expect("a list").iter();
+            sources.map(|source| source["drops"][rule].as_u64().unwrap_or(0)).sum::<u64>()
+        };
+        let (exact, near) = (found("duplicate"), found("near_duplicate"));
+        let wanted = (more.concat().contains("dedup"), more.concat().contains("near"));
+        assert_eq!((exact > 9, near > 9), wanted, "{name}: {exact} and {near}");
         for of in [1, 2, 3, 7] {
             let parts = place.parts(of, more);
             let ran = place.merge(&parts, "merged");
@@ -202,7 +234,8 @@ fn a_task_goes_on_behind_its_last_chunk() {
 #[test]
 fn tasks_and_the_merge_that_are_killed_go_on() {
     let place = Place::new(100);
-    let whole = place.build("whole", 2, &[]);
+    place.add_duplicates();
+    let whole = place.build("whole", 2, &[NEAR]);
     let killer = place.killer();
     let killed = |mut command: std::process::Command, at: usize| {
         command.env("LD_PRELOAD", &killer).env("KILL_AT", at.to_string());
@@ -214,7 +247,7 @@ fn tasks_and_the_merge_that_are_killed_go_on() {
     let mut kills = 0;
     for (number, part) in (1..).zip(&parts) {
         let task = format!("{number}/2");
-        let run = || place.command(part, 1, &["--task", &task]);
+        let run = || place.command(part, 1, &["--task", &task, NEAR]);
         let mut at = number;
         while killed(run(), at) {
             at += 5;
