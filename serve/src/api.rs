@@ -189,12 +189,12 @@ impl Reader<'_> {
         let extensions = common.coda.as_ref();
         let spans = match extensions.and_then(|coda| coda.span_lengths.clone()) {
             None => None,
-            Some(lengths) if request.suffix.is_some() && n == 1 && common.stream != Some(true) => {
+            Some(lengths) if request.suffix.is_some() && n == 1 => {
                 refuse_if(lengths.is_empty(), "coda.span_lengths", "is empty")?;
                 Some(lengths)
             }
             Some(_) => {
-                let why = "needs a suffix, n of 1 and no stream";
+                let why = "needs a suffix and n of 1";
                 return Err(Refusal::field("coda.span_lengths", why));
             }
         };

@@ -292,7 +292,8 @@ impl Work {
             Event::Failed(_) => return (0, None),
         };
         let more = self.answers[index].advance(model, &self.order.stops, done);
-        if self.answers[index].finish().is_some() {
+        // Lengths are compared as filled rows, also where a stop text has ended the answer before.
+        if self.answers[index].finish().is_some() && !self.order.lengths {
             self.enough[index].store(true, Ordering::Relaxed);
         }
         (index, more)
@@ -314,18 +315,9 @@ impl Work {
         }
         let mut extension = json!({"settings": self.order.decoding});
         let chosen: Vec<usize> = if self.order.lengths {
-            self.filled.sort_by_key(|(index, _)| *index);
-            let rows: Vec<Denoiser> = self.filled.iter().map(|(_, row)| row.clone()).collect();
-            let lengths: Vec<Value> = rows
-                .iter()
-                .zip(&self.answers)
-                .map(|(row, answer)| {
-                    json!({"span": answer.tokens(),
-                           "mean_log_probability": row.tally().mean_log_probability()})
-                })
-                .collect();
-            extension["lengths"] = json!(lengths);
-            vec![most_confident(&rows)]
+            let (chosen, lengths) = self.lengths();
+            extension["lengths"] = lengths;
+            vec![chosen]
         } else {
             (0..self.answers.len()).collect()
         };
@@ -351,6 +343,21 @@ impl Work {
         body["usage"] = self.usage();
         body["coda"] = extension;
         Ok(json_response(StatusCode::OK, &body))
+    }
+
+    /// The surest of the lengths, when all are filled, and how each came out.
+    fn lengths(&mut self) -> (usize, Value) {
+        self.filled.sort_by_key(|(index, _)| *index);
+        let lengths: Vec<Value> =
+            self.filled.iter().map(|(index, row)| self.length(*index, row)).collect();
+        let rows: Vec<Denoiser> = self.filled.iter().map(|(_, row)| row.clone()).collect();
+        (most_confident(&rows), json!(lengths))
+    }
+
+    /// How one length came out.
+    fn length(&self, index: usize, row: &Denoiser) -> Value {
+        json!({"span": self.order.rows[index].end - self.order.rows[index].canvas.first_mask,
+               "mean_log_probability": row.tally().mean_log_probability()})
     }
 
     fn usage(&self) -> Value {
@@ -453,6 +460,29 @@ impl Stream {
                               "revealed": revealed});
             self.ready.push_back(named("step", &step));
         }
+        if work.order.lengths {
+            self.length(event);
+        } else {
+            self.part(event);
+        }
+        let work = &self.work;
+        if work.over() {
+            if work.order.include_usage {
+                let object =
+                    if work.order.chat { "chat.completion.chunk" } else { "text_completion" };
+                let mut last = work.head(object);
+                last["choices"] = json!([]);
+                last["usage"] = work.usage();
+                self.ready.push_back(data(&last));
+            }
+            self.ready.push_back("data: [DONE]\n\n".to_owned());
+            self.ended = true;
+        }
+    }
+
+    /// What of an answer has become final.
+    fn part(&mut self, event: Event) {
+        let work = &mut self.work;
         let before = match &event {
             Event::Step { index, .. } | Event::Done { index, .. } => work.answers[*index].finish(),
             Event::Failed(_) => None,
@@ -467,17 +497,28 @@ impl Stream {
             let delta = if work.order.chat { json!({}) } else { json!("") };
             self.ready.push_back(data(&work.chunk(index, &delta, finish)));
         }
+    }
+
+    /// A length that has been tried, as a chunk without choices; after the last one the text of the surest.
+    fn length(&mut self, event: Event) {
+        let work = &mut self.work;
+        let tried = match &event {
+            Event::Done { index, row } => Some(work.length(*index, row)),
+            Event::Step { .. } | Event::Failed(_) => None,
+        };
+        work.take(event);
+        if let Some(length) = tried {
+            let mut chunk = work.chunk(0, &json!(""), None);
+            chunk["choices"] = json!([]);
+            chunk["coda"] = json!({"length": length});
+            self.ready.push_back(data(&chunk));
+        }
         if work.over() {
-            if work.order.include_usage {
-                let object =
-                    if work.order.chat { "chat.completion.chunk" } else { "text_completion" };
-                let mut last = work.head(object);
-                last["choices"] = json!([]);
-                last["usage"] = work.usage();
-                self.ready.push_back(data(&last));
-            }
-            self.ready.push_back("data: [DONE]\n\n".to_owned());
-            self.ended = true;
+            let (chosen, lengths) = work.lengths();
+            let answer = &work.answers[chosen];
+            let mut last = work.chunk(0, &json!(answer.text()), answer.finish());
+            last["coda"] = json!({"settings": work.order.decoding, "lengths": lengths});
+            self.ready.push_back(data(&last));
         }
     }
 }

@@ -62,6 +62,7 @@ fn completions_holes_and_chats() {
     let again =
         json!({"prompt": "a(", "suffix": ")b", "temperature": 0, "max_tokens": best["span"]});
     assert_eq!(text(&lengths), text(&server.complete(&again)));
+    lengths_as_a_stream(&server, &lengths);
 
     let chat = json!({"messages": [{"role": "system", "content": "Be short."},
         {"role": "user", "content": [{"type": "text", "text": "Hi <|im_end|>"}]}],
@@ -74,6 +75,33 @@ fn completions_holes_and_chats() {
     // template: system, its content, user, assistant, think.
     let template = [1 + 7 + 9 + 1 + 1, 1 + 5 + 13 + 1 + 1, 1 + 10 + 1 + 2 + 1 + 2];
     assert_eq!(answer["usage"]["prompt_tokens"], template.iter().sum::<i32>());
+}
+
+/// Each length as it is filled, then the text of the surest, and its lengths as in the whole answer.
+fn lengths_as_a_stream(server: &Server, whole: &Value) {
+    let mut body = json!({"prompt": "a(", "suffix": ")b", "temperature": 0, "stream": true,
+                          "stream_options": {"include_usage": true},
+                          "coda": {"span_lengths": [2, 5, 9]}});
+    let (status, stream) = server.post("/v1/completions", &body);
+    assert_eq!(status, 200);
+    assert_eq!(joined(&stream, "text").0, BTreeMap::from([(0, text(whole).to_owned())]));
+    let chunk = |data: &String| serde_json::from_str::<Value>(data).expect("JSON");
+    let chunks: Vec<Value> =
+        events(&stream).iter().filter(|(_, d)| d != "[DONE]").map(|(_, d)| chunk(d)).collect();
+    let mut tried: Vec<&Value> = chunks.iter().filter_map(|c| c["coda"].get("length")).collect();
+    tried.sort_by_key(|length| length["span"].as_u64());
+    assert_eq!(json!(tried), whole["coda"]["lengths"]);
+    let [.., last, used] = &chunks[..] else { panic!("{stream}") };
+    assert_eq!(last["coda"]["lengths"], whole["coda"]["lengths"]);
+    assert_eq!(used["usage"], whole["usage"]);
+    // A stop text that ends one of the answers early stops no row: all lengths are compared.
+    let first: String = text(whole).chars().take(1).collect();
+    body["stop"] = json!([first]);
+    let (_, stream) = server.post("/v1/completions", &body);
+    assert_eq!(joined(&stream, "text").1, BTreeMap::from([(0, "stop".to_owned())]), "{stream}");
+    body["stream"] = json!(false);
+    body.as_object_mut().expect("an object").remove("stream_options");
+    assert_eq!(text(&server.complete(&body)), "");
 }
 
 #[test]

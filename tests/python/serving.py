@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
@@ -107,6 +108,21 @@ def answers(client: openai.OpenAI) -> None:
     same("a stream's texts", texts, [choice.text for choice in whole.choices])
     hole = client.completions.create(model="tiny", prompt="a(", suffix=")", max_tokens=6, temperature=0)
     same("why a hole ends", hole.choices[0].finish_reason, "stop")
+    lengths(client)
+
+
+def lengths(client: openai.OpenAI) -> None:
+    """Holes of several lengths as a stream: how each came out, and the text of the surest."""
+    asked: dict[str, Any] = {"prompt": "a(", "suffix": ")", "temperature": 0, "model": "tiny"}
+    extra = {"coda": {"span_lengths": [2, 5, 9]}}
+    whole = client.completions.create(**asked, extra_body=extra)
+    text, tried = "", []
+    for chunk in client.completions.create(**asked, stream=True, extra_body=extra):
+        text += "".join(choice.text for choice in chunk.choices)
+        told = (chunk.model_extra or {}).get("coda") or {}
+        tried += [told["length"]["span"]] if "length" in told else []
+    same("the surest length's text", text, whole.choices[0].text)
+    same("lengths that were told", sorted(tried), [2, 5, 9])
 
 
 def chats(client: openai.OpenAI) -> None:
