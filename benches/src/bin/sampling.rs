@@ -4,7 +4,7 @@
 //!
 //! `HELD_OUT` is the manifest's `data.held_out`. Two tasks a row: write the answer (masks from the end of
 //! the prompt to the end of the row), and fill holes of several lengths, one after the other, in the middle
-//! of the known answer. Rows of holes end with the answer. The base is the plain sampler: a whole forward a
+//! of the known answer. Rows of holes end with the answer, or have its padding too. The base is the plain sampler: a whole forward a
 //! step, as many steps as masks, `entropy`, temperature 0. Writing takes long: with `ROWS_WRITTEN` only so
 //! many rows are written.
 //!
@@ -23,8 +23,9 @@ use coda_trainer::{
 use serde_json::{Value, json};
 use std::{error::Error, path::Path, time::Instant};
 
-/// Tokens in a hole.
-const HOLES: [usize; 4] = [3, 8, 16, 32];
+/// Tokens in a hole, and whether the row keeps its padding.
+const HOLES: [(usize, bool); 6] =
+    [(3, false), (8, false), (16, false), (32, false), (8, true), (32, true)];
 
 /// A way of sampling; without settings the plain sampler.
 struct Way {
@@ -107,10 +108,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut write = row.tokens.to_vec();
         write[prefix..].fill(mask);
         let write = Task { ids: write, wanted: Vec::new(), open: true };
-        let fill = HOLES.map(|hole| {
+        let fill = HOLES.map(|(hole, padded)| {
             (valid >= prefix + 2 * hole).then(|| {
                 let at = (prefix + valid - hole) / 2;
-                let mut ids = row.tokens[..valid].to_vec();
+                let len = if padded { row.tokens.len() } else { valid };
+                let mut ids = row.tokens[..len].to_vec();
                 ids[at..at + hole].fill(mask);
                 Task { ids, wanted: row.tokens[at..at + hole].to_vec(), open: false }
             })
@@ -135,7 +137,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for Way { name, decoding, write, fill } in &ways {
         let fill: serde_json::Map<String, Value> =
-            HOLES.iter().zip(fill).map(|(hole, sums)| (hole.to_string(), sums.json())).collect();
+            HOLES.iter().zip(fill).map(|(hole, sums)| (format!("{hole:?}"), sums.json())).collect();
         let line = json!({"way": name, "settings": decoding, "write": write.json(), "fill": fill});
         println!("{line}");
     }
