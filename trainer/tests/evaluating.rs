@@ -94,6 +94,36 @@ fn every_verdict_is_the_one_that_the_solution_deserves() {
 }
 
 #[test]
+fn answers_are_cut_down_to_their_programs() {
+    let folder = files();
+    let verdicts = |out: &str, more: &[&str]| -> Vec<Value> {
+        let args = ["--data", "humaneval.jsonl", "--samples", "humaneval.answers.jsonl"];
+        let all = [args.as_slice(), &["--out", out, "--partial"], more].concat();
+        eval(folder.path(), &all).assert().success();
+        let results = json(folder.path().join(out).join("results.json"));
+        let verdicts = results["tasks"][0]["verdicts"].as_array().expect("verdicts");
+        verdicts.iter().map(|verdict| verdict["base"].clone()).collect()
+    };
+    let answers = lines(folder.path().join("humaneval.answers.jsonl"));
+    let expected: Vec<Value> = answers.iter().map(|answer| answer["expected"].clone()).collect();
+    assert_eq!(verdicts("cut", &["--extract"]), expected);
+    assert!(verdicts("whole", &[]).iter().all(|verdict| verdict == "fail"));
+    // What was cut is kept, and a second run cuts nothing again.
+    let path = folder.path().join("cut/extracted.jsonl");
+    let cut = fs::read(&path).expect("programs");
+    fs::remove_file(folder.path().join("cut/verdicts.jsonl")).expect("the verdicts");
+    assert_eq!(verdicts("cut", &["--extract"]), expected);
+    assert_eq!(fs::read(&path).expect("programs"), cut);
+    assert_eq!(lines(path).len(), expected.len());
+    // Canonical solutions stay whole enough in every format.
+    for suite in SUITES {
+        let (data, out) = (format!("{suite}.jsonl"), format!("{suite}.extracted"));
+        let args = ["--data", &data, "--canonical", "--extract", "--out", &out];
+        eval(folder.path(), &args).assert().success();
+    }
+}
+
+#[test]
 fn a_stopped_evaluation_goes_on_to_the_same_bytes() {
     let folder = files();
     let args =

@@ -146,7 +146,7 @@ impl Judge {
         }
         let code = format!("{}{}", problem.prompt, problem.canonical);
         let job = json!({"mode": "expect", "code": code, "record": problem.record});
-        let run = self.run::<Parts>(&job, CANONICAL_SECONDS, EXPECTED_BYTES)?;
+        let run = self.run::<Parts>(DRIVER, &job, CANONICAL_SECONDS, EXPECTED_BYTES)?;
         let Parts { base, plus } = run.map_err(|end| EvaluateError::Canonical {
             task: problem.task_id.clone(),
             problem: said(end),
@@ -190,16 +190,17 @@ impl Judge {
 
     /// An answer, or what the program's end says in its place.
     fn answer(&self, job: &Value, seconds: f64) -> Result<Answer, EvaluateError> {
-        Ok(match self.run(job, seconds, Limits::default().output)? {
+        Ok(match self.run(DRIVER, job, seconds, Limits::default().output)? {
             Ok(answer) => answer,
             Err(End::WallTime) => Answer { status: Status::Timeout, why: said(End::WallTime) },
             Err(end) => Answer { status: Status::Fail, why: said(end) },
         })
     }
 
-    /// Runs the driver. The inner error is the end of a program that gave no answer.
-    fn run<T: DeserializeOwned>(
+    /// Runs a driver. The inner error is the end of a program that gave no answer.
+    pub(super) fn run<T: DeserializeOwned>(
         &self,
+        driver: &str,
         job: &Value,
         seconds: f64,
         output: u64,
@@ -222,7 +223,7 @@ impl Judge {
             env: [("OMP_NUM_THREADS", "1"), ("PYTHONHASHSEED", "0")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
-            files: [("driver.py".to_owned(), DRIVER.to_owned()), ("job.json".to_owned(), job)]
+            files: [("driver.py".to_owned(), driver.to_owned()), ("job.json".to_owned(), job)]
                 .into(),
             stdin: word.clone(),
         };

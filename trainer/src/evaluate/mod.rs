@@ -10,6 +10,7 @@
 //! verdicts against both packages; `docs/evaluation.md` says where they differ by intention.
 
 mod count;
+mod extract;
 mod generate;
 mod judge;
 mod ledger;

@@ -148,6 +148,10 @@ struct JudgeArgs {
     /// Address space of a solution in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory: u64,
+    /// Cut every solution down to its program before it is judged, as EvalPlus does: the longest run of
+    /// lines that parses, and of that the imports and what the entry point needs.
+    #[arg(long)]
+    extract: bool,
     /// Run solutions even where nothing protects your files from them.
     #[arg(long)]
     weak_sandbox: bool,
@@ -213,23 +217,30 @@ impl Code {
         session.agree("judge.json", &judged_by)?;
         evaluation["judge"] = judged_by;
         let total = Some(solutions.len() as u64);
-        let progress = Progress::start(self.progress, "judge", "solutions", total);
-        let work = Work {
-            suite: &suite,
-            judge: &judge,
-            jobs: self.judge.jobs(),
-            stop: &stop,
-            progress: &progress,
+        let (suite, judge, jobs, stop) = (&suite, &judge, self.judge.jobs(), &stop);
+        let solutions = if self.judge.extract {
+            let progress = Progress::start(self.progress, "extract", "solutions", total);
+            let work = Work { suite, judge, jobs, stop, progress: &progress };
+            let programs = session.extract(&work, &solutions)?;
+            progress.finish();
+            let Some(programs) = programs else {
+                return Ok(stop.requested().unwrap_or(Exit::Terminated));
+            };
+            programs
+        } else {
+            solutions
         };
+        let progress = Progress::start(self.progress, "judge", "solutions", total);
+        let work = Work { suite, judge, jobs, stop, progress: &progress };
         let judged = session.judge(&work, &solutions)?;
         progress.finish();
         let Some(judged) = judged else { return Ok(stop.requested().unwrap_or(Exit::Terminated)) };
-        let results = Results::count(evaluation, &suite, &judged, &self.k, self.partial)?;
+        let results = Results::count(evaluation, suite, &judged, &self.k, self.partial)?;
         session.finish(&results)?;
         if self.json {
             print_json(&results)?;
         } else {
-            print_text(&results.text(&suite))?;
+            print_text(&results.text(suite))?;
         }
         let wrong = results.tasks.iter().any(|task| task.plus.unwrap_or(task.base) < task.samples);
         Ok(if self.solutions.canonical && wrong { Exit::CheckFailed } else { Exit::Done })
@@ -343,12 +354,16 @@ impl JudgeArgs {
 
     fn describe(&self, judge: &Judge) -> Result<Value, Failure> {
         let (isolation, python) = judge.describe()?;
-        Ok(json!({
+        let mut description = json!({
             "python": python,
             "memory_mib": self.memory,
             "open_files": Limits::default().open_files,
             "isolation": isolation,
-        }))
+        });
+        if self.extract {
+            description["extract"] = json!("evalplus 0.3.1");
+        }
+        Ok(description)
     }
 
     fn jobs(&self) -> usize {
