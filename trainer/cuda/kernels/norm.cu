@@ -208,20 +208,25 @@ __device__ __forceinline__ float head_sum(float x) {
     return x;
 }
 
+// Where a head lies among the columns of its token, of which there are `stride`.
+__device__ __forceinline__ u64 place(int item, int heads, int width, int stride) {
+    return u64(item / heads) * stride + item % heads * width;
+}
+
 // The norm over each head, then its rotation by the position (token mod length). Tables are
-// [length, head / 2].
+// [length, head / 2]. The heads of x lie among other columns, those of y alone.
 template <int LANES>
 __device__ __forceinline__ void head_forward(const bf16* __restrict__ x, const bf16* __restrict__ weight,
                                              const float* __restrict__ cosines,
                                              const float* __restrict__ sines, bf16* __restrict__ y,
-                                             int items, int heads, int length, float eps) {
+                                             int items, int heads, int stride, int length, float eps) {
     const int lane = threadIdx.x % LANES, width = 16 * LANES;
     const int item = blockIdx.x * (256 / LANES) + threadIdx.x / LANES;
     // Threads behind the last head go along, since lanes add up together.
     const int read = min(item, items - 1);
     const int at = (read / heads % length) * 8 * LANES + lane * 8;
     Head<LANES> head, w;
-    head.load(x + u64(read) * width, lane);
+    head.load(x + place(read, heads, width, stride), lane);
     const Eight c = load8(cosines + at), s = load8(sines + at);
     w.load(weight, lane);
     float squares = 0.0f;
@@ -239,14 +244,16 @@ __device__ __forceinline__ void head_forward(const bf16* __restrict__ x, const b
 }
 
 // gx = s (gw - x m s^2) with gw the gradient turned back times the weight; a block gives
-// partial[block] = sum(g x s) of its items, a multiple of 256 / LANES.
+// partial[block] = sum(g x s) of its items, a multiple of 256 / LANES. The heads of x and gx lie among other
+// columns, those of gy alone.
 template <int LANES>
 __device__ __forceinline__ void head_backward(bf16* __restrict__ gx, float* __restrict__ partial,
                                               const bf16* __restrict__ gy, const bf16* __restrict__ x,
                                               const bf16* __restrict__ weight,
                                               const float* __restrict__ cosines,
                                               const float* __restrict__ sines, int items,
-                                              int items_per_block, int heads, int length, float eps) {
+                                              int items_per_block, int heads, int stride, int length,
+                                              float eps) {
     constexpr int GROUPS = 256 / LANES, width = 16 * LANES;
     __shared__ float sums[GROUPS][width];
     const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
@@ -262,7 +269,7 @@ __device__ __forceinline__ void head_backward(bf16* __restrict__ gx, float* __re
         const int read = min(item, items - 1);
         const int at = (read / heads % length) * 8 * LANES + lane * 8;
         Head<LANES> in, g;
-        in.load(x + u64(read) * width, lane);
+        in.load(x + place(read, heads, width, stride), lane);
         g.load(gy + u64(read) * width, lane);
         const Eight c = load8(cosines + at), sine = load8(sines + at);
         g.rotate(c, sine, -1.0f);
@@ -282,7 +289,7 @@ __device__ __forceinline__ void head_backward(bf16* __restrict__ gx, float* __re
             in.low.v[j] = s * (g.low.v[j] * w.low.v[j] - in.low.v[j] * pull);
             in.high.v[j] = s * (g.high.v[j] * w.high.v[j] - in.high.v[j] * pull);
         }
-        in.store(gx + u64(item) * width, lane);
+        in.store(gx + place(item, heads, width, stride), lane);
     }
 #pragma unroll
     for (int j = 0; j < 8; j++) {
@@ -301,17 +308,17 @@ __device__ __forceinline__ void head_backward(bf16* __restrict__ gx, float* __re
 #define HEAD_KERNELS(size, lanes)                                                                   \
     KERNEL(256, head_norm_rope_forward_##size, const bf16* __restrict__ x,                          \
            const bf16* __restrict__ weight, const float* __restrict__ cosines,                      \
-           const float* __restrict__ sines, bf16* __restrict__ y, int items, int heads, int length, \
-           float eps) {                                                                             \
-        head_forward<lanes>(x, weight, cosines, sines, y, items, heads, length, eps);               \
+           const float* __restrict__ sines, bf16* __restrict__ y, int items, int heads, int stride, \
+           int length, float eps) {                                                                 \
+        head_forward<lanes>(x, weight, cosines, sines, y, items, heads, stride, length, eps);       \
     }                                                                                               \
     KERNEL(256, head_norm_rope_backward_##size, bf16* __restrict__ gx, float* __restrict__ partial, \
            const bf16* __restrict__ gy, const bf16* __restrict__ x,                                 \
            const bf16* __restrict__ weight, const float* __restrict__ cosines,                      \
-           const float* __restrict__ sines, int items, int items_per_block, int heads, int length,  \
-           float eps) {                                                                             \
+           const float* __restrict__ sines, int items, int items_per_block, int heads, int stride,  \
+           int length, float eps) {                                                                 \
         head_backward<lanes>(gx, partial, gy, x, weight, cosines, sines, items, items_per_block,    \
-                             heads, length, eps);                                                   \
+                             heads, stride, length, eps);                                           \
     }
 
 HEAD_KERNELS(64, 4)

@@ -1,24 +1,28 @@
-// SwiGLU, sums, casts, and moving rows. Every thread takes eight values; counts are in eights.
+// SwiGLU, sums, casts, and moving rows. A thread takes eight values where nothing else is said.
 
-// y = silu(gate) * up.
-KERNEL(256, swiglu_forward, const bf16* __restrict__ gate, const bf16* __restrict__ up,
-       bf16* __restrict__ y, u64 eights) {
-    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;
-    if (at >= eights) return;
-    const Eight g = load8(gate + at * 8), u = load8(up + at * 8);
+// y = silu(gate) * up by rows: a row of gate_up has `inner` values of the gate, then as many of up. A block
+// takes 2048 columns of a row, which has `blocks` of them.
+KERNEL(256, swiglu_forward, const bf16* __restrict__ gate_up, bf16* __restrict__ y, int inner, int blocks) {
+    const u64 row = blockIdx.x / blocks;
+    const int c = (int(blockIdx.x) % blocks * 256 + int(threadIdx.x)) * 8;
+    if (c >= inner) return;
+    const bf16* gate = gate_up + row * 2 * inner + c;
+    const Eight g = load8(gate), u = load8(gate + inner);
     Eight out;
 #pragma unroll
     for (int i = 0; i < 8; i++) out.v[i] = g.v[i] / (1.0f + expf(-g.v[i])) * u.v[i];
-    store8(y + at * 8, out);
+    store8(y + row * inner + c, out);
 }
 
 // With s = sigmoid(gate): g_gate = gy up (s + gate s (1 - s)), g_up = gy gate s.
-KERNEL(256, swiglu_backward, bf16* __restrict__ g_gate, bf16* __restrict__ g_up,
-       const bf16* __restrict__ gy, const bf16* __restrict__ gate, const bf16* __restrict__ up,
-       u64 eights) {
-    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x;
-    if (at >= eights) return;
-    const Eight g = load8(gate + at * 8), u = load8(up + at * 8), grad = load8(gy + at * 8);
+KERNEL(256, swiglu_backward, bf16* __restrict__ g_gate_up, const bf16* __restrict__ gy,
+       const bf16* __restrict__ gate_up, int inner, int blocks) {
+    const u64 row = blockIdx.x / blocks;
+    const int c = (int(blockIdx.x) % blocks * 256 + int(threadIdx.x)) * 8;
+    if (c >= inner) return;
+    const u64 at = row * 2 * inner + c;
+    const Eight g = load8(gate_up + at), u = load8(gate_up + at + inner);
+    const Eight grad = load8(gy + row * inner + c);
     Eight of_gate, of_up;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -27,8 +31,8 @@ KERNEL(256, swiglu_backward, bf16* __restrict__ g_gate, bf16* __restrict__ g_up,
         of_gate.v[i] = grad.v[i] * u.v[i] * (s + silu * (1.0f - s));
         of_up.v[i] = grad.v[i] * silu;
     }
-    store8(g_gate + at * 8, of_gate);
-    store8(g_up + at * 8, of_up);
+    store8(g_gate_up + at, of_gate);
+    store8(g_gate_up + at + inner, of_up);
 }
 
 // into += from.

@@ -47,7 +47,8 @@ pub use error::CudaError;
 pub use gemm::{Order, Product};
 pub use libraries::{Library, look_in};
 pub use ops::{
-    AdafactorStep, AdamwStep, AttentionSizes, FactoredMoments, Parameter, RopeTables, Statistics,
+    AdafactorStep, AdamwStep, AttentionSizes, Columns, FactoredMoments, Parameter, RopeTables,
+    Statistics,
 };
 pub use span::{Element, Span};
 pub use timeline::Timed;

@@ -10,7 +10,7 @@ mod optimizer;
 mod pointwise;
 
 pub use attention::{AttentionSizes, Statistics};
-pub use norm::RopeTables;
+pub use norm::{Columns, RopeTables};
 pub use optimizer::{AdafactorStep, AdamwStep, FactoredMoments, Parameter};
 
 use crate::CudaError;

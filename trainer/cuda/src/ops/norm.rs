@@ -39,6 +39,40 @@ pub struct RopeTables<'a> {
     pub len: usize,
 }
 
+/// Columns of a matrix `[tokens, width]`, from `from` on.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// The matrix.
+    pub matrix: Span<'a>,
+    /// Its width.
+    pub width: usize,
+    /// The first column.
+    pub from: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// All of them.
+    #[must_use]
+    pub const fn all(matrix: Span<'a>, width: usize) -> Self {
+        Self { matrix, width, from: 0 }
+    }
+
+    /// Where the columns of the first token begin, if the matrix has so many tokens, and `wide` columns
+    /// from there on.
+    fn need(self, what: &str, tokens: usize, wide: usize) -> Result<u64, CudaError> {
+        let Self { matrix, width, from } = self;
+        eights("width of a matrix", width)?;
+        eights("its first column", from)?;
+        if from + wide > width {
+            return Err(CudaError::Shape(format!(
+                "{what}: columns {from}..{} of {width}",
+                from + wide
+            )));
+        }
+        Ok(matrix.need(what, Element::Bf16, tokens * width)? + 2 * from as u64)
+    }
+}
+
 impl Card {
     /// `y = x / sqrt(mean(x²) + eps) · weight` by rows of `weight`'s width; `scales` keeps each
     /// row's factor for the backward pass.
@@ -103,14 +137,14 @@ impl Card {
         self.add_rows(&partial, blocks, width, g_weight)
     }
 
-    /// The norm of each head, then its rotation: `x` and `y` `[tokens, heads · head]`, `weight`
+    /// The norm of each head, then its rotation: columns of `x` and `y` `[tokens, heads · head]`, `weight`
     /// `[head]`; the position of a token is its place modulo the tables' length.
     ///
     /// # Errors
     /// If sizes do not fit; heads are 64 or 128 wide.
     pub fn head_norm_rope(
         &self,
-        x: Span<'_>,
+        x: Columns<'_>,
         weight: Span<'_>,
         eps: f32,
         heads: usize,
@@ -118,15 +152,16 @@ impl Card {
         y: Span<'_>,
     ) -> Result<(), CudaError> {
         let head = weight.len();
-        let items = items_of(x, head, heads)?;
+        let items = items_of(y, head, heads)?;
         let mut arguments = [
-            Arg::Pointer(x.need("x", Element::Bf16, items * head)?),
+            Arg::Pointer(x.need("x", items / heads, heads * head)?),
             Arg::Pointer(weight.need("weight", Element::Bf16, head)?),
             Arg::Pointer(tables.cosines.need("cosines", Element::F32, tables.len * head / 2)?),
             Arg::Pointer(tables.sines.need("sines", Element::F32, tables.len * head / 2)?),
             Arg::Pointer(y.need("y", Element::Bf16, items * head)?),
             Arg::Int(int(items)?),
             Arg::Int(int(heads)?),
+            Arg::Int(int(x.width)?),
             Arg::Int(int(tables.len)?),
             Arg::Float(eps),
         ];
@@ -140,8 +175,8 @@ impl Card {
         self.kernels.launch(kernel, geometry, &mut arguments)
     }
 
-    /// Sends `gy` back through [`Card::head_norm_rope`]: into `gx`, overwritten, and added to the
-    /// weight's gradient `[head]` in f32.
+    /// Sends `gy` back through [`Card::head_norm_rope`]: into the same columns of `gx`, overwritten, a matrix
+    /// as wide as `x`, and added to the weight's gradient `[head]` in f32.
     ///
     /// # Errors
     /// As there.
@@ -149,7 +184,7 @@ impl Card {
     pub fn head_norm_rope_backward(
         &self,
         gy: Span<'_>,
-        x: Span<'_>,
+        x: Columns<'_>,
         weight: Span<'_>,
         eps: f32,
         heads: usize,
@@ -158,20 +193,22 @@ impl Card {
         g_weight: Span<'_>,
     ) -> Result<(), CudaError> {
         let head = weight.len();
-        let items = items_of(x, head, heads)?;
+        let items = items_of(gy, head, heads)?;
+        let (tokens, wide) = (items / heads, heads * head);
         let blocks = items.div_ceil(HEADS);
         let partial = self.room(Element::F32, blocks * head)?;
         let mut arguments = [
-            Arg::Pointer(gx.need("gx", Element::Bf16, items * head)?),
+            Arg::Pointer(Columns { matrix: gx, ..x }.need("gx", tokens, wide)?),
             Arg::Pointer(partial.pointer()),
             Arg::Pointer(gy.need("gy", Element::Bf16, items * head)?),
-            Arg::Pointer(x.need("x", Element::Bf16, items * head)?),
+            Arg::Pointer(x.need("x", tokens, wide)?),
             Arg::Pointer(weight.need("weight", Element::Bf16, head)?),
             Arg::Pointer(tables.cosines.need("cosines", Element::F32, tables.len * head / 2)?),
             Arg::Pointer(tables.sines.need("sines", Element::F32, tables.len * head / 2)?),
             Arg::Int(int(items)?),
             Arg::Int(int(HEADS)?),
             Arg::Int(int(heads)?),
+            Arg::Int(int(x.width)?),
             Arg::Int(int(tables.len)?),
             Arg::Float(eps),
         ];

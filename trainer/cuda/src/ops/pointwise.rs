@@ -13,45 +13,52 @@ const fn kernel(name: &'static str, threads: u32) -> Kernel {
     Kernel { file: "pointwise.cu", name, threads }
 }
 
+/// Blocks for rows of `inner` values, and how many a row has.
+fn swiglu_rows(rows: Span<'_>, inner: usize) -> Result<(Geometry, Arg), CudaError> {
+    eights("width of SwiGLU", inner)?;
+    if inner == 0 || !rows.len().is_multiple_of(inner) {
+        return Err(CudaError::Shape(format!("{} values in rows of {inner}", rows.len())));
+    }
+    let blocks = inner.div_ceil(BLOCK);
+    Ok((Geometry::line(rows.len() / inner * blocks)?, Arg::Int(int(blocks)?)))
+}
+
 impl Card {
-    /// `y = silu(gate) · up`.
+    /// `y = silu(gate) · up`, for rows of `gate_up` `[n, 2 · inner]` that have the gate in front and `y`
+    /// `[n, inner]`.
     ///
     /// # Errors
     /// If the sizes differ.
-    pub fn swiglu(&self, gate: Span<'_>, up: Span<'_>, y: Span<'_>) -> Result<(), CudaError> {
-        let n = y.len();
+    pub fn swiglu(&self, gate_up: Span<'_>, inner: usize, y: Span<'_>) -> Result<(), CudaError> {
+        let (geometry, blocks) = swiglu_rows(y, inner)?;
         let mut arguments = [
-            Arg::Pointer(gate.need("gate", Element::Bf16, n)?),
-            Arg::Pointer(up.need("up", Element::Bf16, n)?),
-            Arg::Pointer(y.need("y", Element::Bf16, n)?),
-            Arg::Long(eights("SwiGLU", n)? as u64),
+            Arg::Pointer(gate_up.need("gate and up", Element::Bf16, 2 * y.len())?),
+            Arg::Pointer(y.need("y", Element::Bf16, y.len())?),
+            Arg::Int(int(inner)?),
+            blocks,
         ];
-        let geometry = Geometry::line(n.div_ceil(BLOCK))?;
         self.kernels.launch(kernel("swiglu_forward", 256), geometry, &mut arguments)
     }
 
-    /// Sends `gy` back through [`Card::swiglu`] into `g_gate` and `g_up`, which are overwritten.
+    /// Sends `gy` back through [`Card::swiglu`] into `g_gate_up`, which is overwritten.
     ///
     /// # Errors
     /// If the sizes differ.
     pub fn swiglu_backward(
         &self,
         gy: Span<'_>,
-        gate: Span<'_>,
-        up: Span<'_>,
-        g_gate: Span<'_>,
-        g_up: Span<'_>,
+        gate_up: Span<'_>,
+        inner: usize,
+        g_gate_up: Span<'_>,
     ) -> Result<(), CudaError> {
-        let n = gy.len();
+        let (geometry, blocks) = swiglu_rows(gy, inner)?;
         let mut arguments = [
-            Arg::Pointer(g_gate.need("g_gate", Element::Bf16, n)?),
-            Arg::Pointer(g_up.need("g_up", Element::Bf16, n)?),
-            Arg::Pointer(gy.need("gy", Element::Bf16, n)?),
-            Arg::Pointer(gate.need("gate", Element::Bf16, n)?),
-            Arg::Pointer(up.need("up", Element::Bf16, n)?),
-            Arg::Long(eights("SwiGLU", n)? as u64),
+            Arg::Pointer(g_gate_up.need("their gradient", Element::Bf16, 2 * gy.len())?),
+            Arg::Pointer(gy.need("gy", Element::Bf16, gy.len())?),
+            Arg::Pointer(gate_up.need("gate and up", Element::Bf16, 2 * gy.len())?),
+            Arg::Int(int(inner)?),
+            blocks,
         ];
-        let geometry = Geometry::line(n.div_ceil(BLOCK))?;
         self.kernels.launch(kernel("swiglu_backward", 256), geometry, &mut arguments)
     }
 

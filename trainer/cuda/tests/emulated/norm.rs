@@ -1,7 +1,7 @@
 //! RMSNorm over rows and over heads.
 
 use crate::{all, close_bf16, close_f32, noise, read_bf16, read_f32, room, size, twice, wide};
-use coda_cuda::{Element, RopeTables};
+use coda_cuda::{Columns, Element, RopeTables};
 use half::bf16;
 
 const EPS: f64 = 1e-6;
@@ -76,9 +76,9 @@ fn rows_of_many_widths_forward_and_backward() {
 
 #[test]
 fn heads_are_normed_and_turned() {
-    for (head, rows, len, heads) in
-        [(64, 2, 13, 3), (128, 2, 13, 3), (128, size(3, 1, 3), size(4, 1, 40), size(5, 1, 16))]
-    {
+    let drawn = (128, size(3, 1, 3), size(4, 1, 40), size(5, 1, 16), 8 * size(6, 0, 20));
+    // Heads alone, or behind other columns and before eight more.
+    for (head, rows, len, heads, from) in [(64, 2, 13, 3, 0), (128, 2, 13, 3, 136), drawn] {
         let half = head / 2;
         let angle = |p: usize, i: usize| p as f64 / 1e4_f64.powf(2.0 * i as f64 / head as f64);
         #[allow(clippy::cast_possible_truncation, reason = "tables are f32")]
@@ -88,15 +88,25 @@ fn heads_are_normed_and_turned() {
         let (cos, sin) = (table(f64::cos), table(f64::sin));
         let n = rows * len * heads * head;
         let (x, w, gy) = (noise(n, 5), noise(head, 6), noise(n, 7));
+        let width = if from == 0 { heads * head } else { from + heads * head + 8 };
+        let among = |values: &[bf16]| -> Vec<bf16> {
+            let mut rows = vec![bf16::from_f32(7.0); rows * len * width];
+            for (row, values) in rows.chunks_exact_mut(width).zip(values.chunks_exact(heads * head))
+            {
+                row[from..][..heads * head].copy_from_slice(values);
+            }
+            rows
+        };
         let (y, gx, gw) = twice(|card| {
             let block = |values: &[bf16]| card.upload(values).unwrap();
-            let (x, w, gy) = (block(&x), block(&w), block(&gy));
+            let (x, w, gy) = (block(&among(&x)), block(&w), block(&gy));
             let (cosines, sines) = (card.upload(&cos).unwrap(), card.upload(&sin).unwrap());
             let tables =
                 RopeTables { cosines: all::<f32>(&cosines), sines: all::<f32>(&sines), len };
-            let (y, gx) = (room(card, Element::Bf16, n), room(card, Element::Bf16, n));
+            let (y, gx) = (room(card, Element::Bf16, n), block(&among(&vec![bf16::ZERO; n])));
             let gw = card.upload(&vec![0.5_f32; head]).unwrap();
             let (x, w, gy) = (all::<bf16>(&x), all::<bf16>(&w), all::<bf16>(&gy));
+            let x = Columns { matrix: x, width, from };
             card.head_norm_rope(x, w, 1e-6, heads, tables, all::<bf16>(&y)).unwrap();
             card.head_norm_rope_backward(
                 gy,
@@ -129,7 +139,12 @@ fn heads_are_normed_and_turned() {
         let back = turned(&wide(&gy), -1.0);
         let [normed, rgx, rgw] = reference(&wide(&x), &wide(&w), &back);
         close_bf16(&y, &turned(&normed, 1.0), 3e-3);
-        close_bf16(&gx, &rgx, 3e-3);
+        // What lies beside is not touched.
+        let written: Vec<bf16> = (0..rows * len)
+            .flat_map(|token| gx[token * width + from..][..heads * head].to_vec())
+            .collect();
+        assert!(gx == among(&written));
+        close_bf16(&written, &rgx, 3e-3);
         let added: Vec<f64> = rgw.iter().map(|g| g + 0.5).collect();
         close_f32(&gw, &added, 1e-5);
     }

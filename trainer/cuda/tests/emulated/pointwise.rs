@@ -8,30 +8,35 @@ use half::bf16;
 
 #[test]
 fn swiglu_forward_and_backward() {
-    let n = 8 * size(1, 1, 1400);
-    let (gate, up, gy) = (noise(n, 1), noise(n, 2), noise(n, 3));
-    let gate: Vec<bf16> = gate.iter().map(|g| bf16::from_f32(f32::from(*g) * 8.0)).collect();
-    let (y, g_gate, g_up) = twice(|card| {
-        let block = |values: &[bf16]| card.upload(values).unwrap();
-        let (gate, up, gy) = (block(&gate), block(&up), block(&gy));
-        let outs = [0; 3].map(|_| room(card, Element::Bf16, n));
-        let [y, g_gate, g_up] = &outs;
-        let (gate, up) = (all::<bf16>(&gate), all::<bf16>(&up));
-        card.swiglu(gate, up, all::<bf16>(y)).unwrap();
-        card.swiglu_backward(all::<bf16>(&gy), gate, up, all::<bf16>(g_gate), all::<bf16>(g_up))
-            .unwrap();
-        (read_bf16(card, y), read_bf16(card, g_gate), read_bf16(card, g_up))
-    });
-    let silu = |g: f64| g / (1.0 + (-g).exp());
-    let (gate, up, gy) = (wide(&gate), wide(&up), wide(&gy));
-    let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
-    close_bf16(&y, &each(&|i| silu(gate[i]) * up[i]), 3e-3);
-    let slope = |g: f64| {
-        let s = 1.0 / (1.0 + (-g).exp());
-        s + g * s * (1.0 - s)
-    };
-    close_bf16(&g_gate, &each(&|i| gy[i] * up[i] * slope(gate[i])), 3e-3);
-    close_bf16(&g_up, &each(&|i| gy[i] * silu(gate[i])), 3e-3);
+    for (rows, inner) in [(3, 8), (2, 2056), (size(1, 1, 9), 8 * size(2, 1, 300))] {
+        let n = rows * inner;
+        let (gate_up, gy) = (noise(2 * n, 1), noise(n, 3));
+        let gate_up: Vec<bf16> =
+            gate_up.iter().map(|g| bf16::from_f32(f32::from(*g) * 8.0)).collect();
+        let (y, g_gate_up) = twice(|card| {
+            let (gate_up, gy) = (card.upload(&gate_up).unwrap(), card.upload(&gy).unwrap());
+            let (y, back) = (room(card, Element::Bf16, n), room(card, Element::Bf16, 2 * n));
+            let gate_up = all::<bf16>(&gate_up);
+            card.swiglu(gate_up, inner, all::<bf16>(&y)).unwrap();
+            card.swiglu_backward(all::<bf16>(&gy), gate_up, inner, all::<bf16>(&back)).unwrap();
+            (read_bf16(card, &y), read_bf16(card, &back))
+        });
+        let silu = |g: f64| g / (1.0 + (-g).exp());
+        let slope = |g: f64| {
+            let s = 1.0 / (1.0 + (-g).exp());
+            s + g * s * (1.0 - s)
+        };
+        let (gate_up, gy) = (wide(&gate_up), wide(&gy));
+        let (mut right, mut back) = (Vec::new(), Vec::new());
+        for (row, gy) in gate_up.chunks_exact(2 * inner).zip(gy.chunks_exact(inner)) {
+            let (gate, up) = row.split_at(inner);
+            right.extend((0..inner).map(|i| silu(gate[i]) * up[i]));
+            back.extend((0..inner).map(|i| gy[i] * up[i] * slope(gate[i])));
+            back.extend((0..inner).map(|i| gy[i] * silu(gate[i])));
+        }
+        close_bf16(&y, &right, 3e-3);
+        close_bf16(&g_gate_up, &back, 3e-3);
+    }
 }
 
 #[test]
@@ -179,5 +184,5 @@ fn sizes_that_no_kernel_takes_are_refused() {
     let x = room(&card, Element::Bf16, 12);
     assert!(card.add(all::<bf16>(&x), all::<bf16>(&x)).unwrap_err().to_string().contains("of 8"));
     let y = room(&card, Element::Bf16, 16);
-    assert!(card.swiglu(all::<bf16>(&y), all::<bf16>(&x), all::<bf16>(&y)).is_err());
+    assert!(card.swiglu(all::<bf16>(&x), 8, all::<bf16>(&y)).is_err());
 }

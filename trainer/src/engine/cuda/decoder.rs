@@ -13,7 +13,7 @@ use crate::{
     model::{Layer, ModelConfig},
     ops::Rotary,
 };
-use coda_cuda::{AttentionSizes, Block, Card, CudaError, Element, Order, Product, Span};
+use coda_cuda::{AttentionSizes, Block, Card, Columns, CudaError, Element, Order, Product, Span};
 use std::{collections::BTreeMap, rc::Rc};
 
 /// A card's [`Decoder`]: bf16 with sums in f32, keys and values in the card's memory. Windows of any
@@ -101,8 +101,9 @@ impl CudaDecoder {
             let given = |block, width: usize| bf16(block, first * width, n * width);
             let turned = card.room(Element::Bf16, n * wide)?;
             let queries = bf16(&turned, 0, n * wide)?;
-            card.head_norm_rope(given(q, wide)?, of.q_norm.span()?, eps, heads, tables, queries)?;
-            let k = given(k, narrow)?;
+            let q = Columns::all(given(q, wide)?, wide);
+            card.head_norm_rope(q, of.q_norm.span()?, eps, heads, tables, queries)?;
+            let k = Columns::all(given(k, narrow)?, narrow);
             card.head_norm_rope(k, of.k_norm.span()?, eps, kv_heads, tables, new(keys)?)?;
             card.copy(given(v, narrow)?, new(values)?)?;
             let sizes =
@@ -130,11 +131,10 @@ impl CudaDecoder {
             self.attend(windows, index, layer, [&q, &k, &v], &a)?;
             x = linear(card, &a, n, &layer.o, Some(&x))?;
             let h = norm(card, &x, n, &layer.post_norm, self.network.eps)?;
-            let (gate, up) =
-                (linear(card, &h, n, &layer.gate, None)?, linear(card, &h, n, &layer.up, None)?);
-            let inner = n * layer.gate.rows;
-            let f = card.room(Element::Bf16, inner)?;
-            card.swiglu(bf16(&gate, 0, inner)?, bf16(&up, 0, inner)?, bf16(&f, 0, inner)?)?;
+            let gate_up = linear(card, &h, n, &layer.gate.with(&layer.up), None)?;
+            let inner = layer.gate.rows;
+            let f = card.room(Element::Bf16, n * inner)?;
+            card.swiglu(bf16(&gate_up, 0, 2 * n * inner)?, inner, bf16(&f, 0, n * inner)?)?;
             x = linear(card, &f, n, &layer.down, Some(&x))?;
         }
         norm(card, &x, n, &weights.norm, self.network.eps)

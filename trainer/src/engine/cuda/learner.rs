@@ -8,7 +8,7 @@ use super::{
     ops::Rope,
     optimizer::{DeviceOptimizer, Trained},
     ranks::{CardRanks, Link},
-    weights::Places,
+    weights::{Places, Sums},
 };
 use crate::{
     engine::{Batch, EngineError, Learner, LearnerSettings, LossOutput, StepInput, StepOutput},
@@ -35,7 +35,7 @@ pub struct CudaLearner {
     /// What is trained, f32, of the owned tensors; without it the weights themselves are.
     master: Option<Block>,
     /// Gradients: the sum, and one more for every halving of the pieces (see [`lanes`]).
-    sums: Vec<Rc<Block>>,
+    sums: Vec<Rc<Sums>>,
     optimizer: DeviceOptimizer,
     /// Page-locked memory for the batches of a step.
     hosts: Vec<PinnedBytes>,
@@ -120,17 +120,18 @@ impl CudaLearner {
         let owned_places = places.some(&owned);
         let weights = places.zeros(card, Element::Bf16)?;
         // The f32 values of all tensors are needed once, where gradients will be.
-        let grads = places.zeros(card, Element::F32)?;
+        let sums = Sums::new(card, places)?;
+        let grads = &sums.block;
         for index in 0..places.len() {
-            card.write(places.span(&grads, Element::F32, index)?, params.get(index))?;
+            card.write(places.span(grads, Element::F32, index)?, params.get(index))?;
         }
-        card.round(places.all(&grads, Element::F32)?, places.all(&weights, Element::Bf16)?)?;
+        card.round(places.all(grads, Element::F32)?, places.all(&weights, Element::Bf16)?)?;
         let master = if settings.bf16_weights {
             None
         } else {
             let master = card.room(Element::F32, owned_places.total)?;
             for (place, &index) in owned.iter().enumerate() {
-                let from = places.span(&grads, Element::F32, index)?;
+                let from = places.span(grads, Element::F32, index)?;
                 card.copy(from, owned_places.span(&master, Element::F32, place)?)?;
             }
             Some(master)
@@ -144,7 +145,7 @@ impl CudaLearner {
             owned,
             owned_places,
             master,
-            sums: vec![grads],
+            sums: vec![Rc::new(sums)],
             hosts: Vec::new(),
             of_optimizer: optimizer_settings.clone(),
             fetched: None,
@@ -207,17 +208,17 @@ impl CudaLearner {
         let (run, places) = (Rc::clone(&self.engine.run), &self.engine.places);
         let card = &run.card;
         if self.sums.len() == level {
-            self.sums.push(places.zeros(card, Element::F32)?);
+            self.sums.push(Rc::new(Sums::new(card, places)?));
         }
         if lanes > 1 && pieces.len() > 1 {
             let middle = lanes::middle(&pieces);
             self.sum(passes, pieces.start..middle, lanes / 2, level)?;
             self.sum(passes, middle..pieces.end, lanes / 2, level + 1)?;
-            let all = |level: usize| self.engine.places.all(&self.sums[level], Element::F32);
+            let all = |level: usize| self.engine.places.all(&self.sums[level].block, Element::F32);
             return card.add_floats(all(level)?, all(level + 1)?);
         }
         let sum = &self.sums[level];
-        card.zero(places.all(sum, Element::F32)?)?;
+        sum.begin();
         let network = Network::new(&self.engine.config, places, &self.weights, Some(sum));
         for piece in pieces {
             let sending = passes.sending[piece].take().expect("a piece is in one lane");
@@ -225,7 +226,7 @@ impl CudaLearner {
             let losses = self.engine.pass(&network, &ready, &passes.ropes[piece], true)?;
             passes.queued.push((losses, ready.weights, passes.batches[piece].rows));
         }
-        Ok(())
+        sum.finish(card, places)
     }
 
     /// The losses of the rows, and whether those of all ranks are finite; an error if a rank has none, for
@@ -250,7 +251,8 @@ impl CudaLearner {
 
     /// The Euclidean norm of the whole gradient, whose sum over the ranks is with the owners.
     fn norm(&mut self) -> Result<f64, EngineError> {
-        let (card, places, grads) = (&self.engine.run.card, &self.engine.places, &self.sums[0]);
+        let (card, places) = (&self.engine.run.card, &self.engine.places);
+        let grads = &self.sums[0].block;
         let count = if self.among.is_some() { self.owned.len() } else { 1 };
         let squares = card.room(Element::F64, count)?;
         let of = |at: usize, len: usize| Span::of(&squares, Element::F64, at, len);
@@ -298,7 +300,7 @@ impl Learner for CudaLearner {
         let sum = Rc::clone(&self.sums[0]);
         if let Some((ranks, shards)) = &mut self.among {
             let places = &self.engine.places;
-            let mut grads = spans(places, &sum, Element::F32)?;
+            let mut grads = spans(places, &sum.block, Element::F32)?;
             ranks.reduce_to_owners(&mut grads, shards)?;
         }
         let norm = self.norm()?;
@@ -311,7 +313,7 @@ impl Learner for CudaLearner {
                 owned: &self.owned,
                 places,
                 weights: &self.weights,
-                grads: &sum,
+                grads: &sum.block,
                 master: self.master.as_ref().map(|block| (block, &self.owned_places)),
             };
             self.optimizer.step(card, &trained, input.lr, clipped.unwrap_or(1.0))?;

@@ -58,7 +58,7 @@ pub(super) fn linear_cross_entropy(
             let (left, right) = (Order::Plain, Order::Plain);
             let product = Product { rows: m, columns: d, inner: v, left, right };
             card.multiply(product, g, head.span()?, None, into)?;
-            add_product_of_rows(card, g, x, [m, v, d], head.grad()?)?;
+            add_product_of_rows(card, g, x, m, head)?;
             // Each output predicts one token, so nothing is written twice.
             card.scatter(into, outputs, d, hidden.of_grad(gx)?)?;
         }

@@ -34,7 +34,7 @@ use model::Network;
 use ops::Rope;
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 use tape::Run;
-use weights::Places;
+use weights::{Places, Sums};
 
 /// Logits that are computed at a time when they are asked for by themselves.
 const LOGITS_AT_ONCE: usize = 512;
@@ -234,13 +234,14 @@ impl Engine for CudaEngine {
         let vocabulary = self.config.vocab_size;
         let prepared = Prepared::of_batch(batch, mask_id, denominator, vocabulary)?;
         let weights = self.load(params)?;
-        let on_card = self.places.zeros(&self.run.card, Element::F32)?;
+        let on_card = Rc::new(Sums::new(&self.run.card, &self.places)?);
         let network = Network::new(&self.config, &self.places, &weights, Some(&on_card));
         let rope = self.rope(batch.len)?;
         let ready = self.receive(prepared)?;
         let losses = self.pass(&network, &ready, &rope, true)?;
         let output = self.output(&losses, &ready.weights, batch.rows, denominator)?;
-        let fresh = self.places.read(&self.run.card, &on_card, Element::F32)?;
+        on_card.finish(&self.run.card, &self.places)?;
+        let fresh = self.places.read(&self.run.card, &on_card.block, Element::F32)?;
         for (grad, fresh) in grads.values.iter_mut().zip(fresh) {
             for (grad, fresh) in grad.iter_mut().zip(fresh) {
                 *grad += fresh;

@@ -2,9 +2,9 @@
 
 use super::{
     batch::Ready,
-    ops::{self, Rope, Shared},
+    ops::{self, Heads, Rope, Shared},
     tape::{Run, Var},
-    weights::{Places, Weight},
+    weights::{Places, Sums, Weight},
 };
 use crate::{
     model::{Layer, ModelConfig, RecomputePolicy, Weights},
@@ -39,7 +39,7 @@ impl Network {
         config: &ModelConfig,
         places: &Places,
         weights: &Rc<Block>,
-        grads: Option<&Rc<Block>>,
+        grads: Option<&Rc<Sums>>,
     ) -> Self {
         let mut indices = 0..places.len();
         let weight = || {
@@ -91,10 +91,12 @@ impl Layer<Weight> {
     fn forward<T: Tape>(&self, tape: &mut T, setting: &Setting, x: &Var) -> Result<Var, CudaError> {
         let Setting { run, sizes, rope, ranges, eps, forgets } = setting;
         let h = ops::rms_norm(tape, run, x, &self.input_norm, *eps)?;
-        let q = ops::linear(tape, run, &h, &self.q, None)?;
-        let q = ops::head_norm_rope(tape, run, &q, &self.q_norm, *eps, rope)?;
-        let k = ops::linear(tape, run, &h, &self.k, None)?;
-        let k = ops::head_norm_rope(tape, run, &k, &self.k_norm, *eps, rope)?;
+        // Queries and keys come from one product, as do gate and up: larger ones are faster.
+        let qk = ops::linear(tape, run, &h, &self.q.with(&self.k), None)?;
+        let queries = Heads { from: 0, heads: sizes.heads };
+        let keys = Heads { from: self.q.rows, heads: sizes.kv_heads };
+        let q = ops::head_norm_rope(tape, run, &qk, queries, &self.q_norm, *eps, rope)?;
+        let k = ops::head_norm_rope(tape, run, &qk, keys, &self.k_norm, *eps, rope)?;
         let v = ops::linear(tape, run, &h, &self.v, None)?;
         let a = ops::attention(tape, run, [&q, &k, &v], *sizes, ranges.as_ref())?;
         if *forgets {
@@ -104,9 +106,8 @@ impl Layer<Weight> {
         }
         let x = ops::linear(tape, run, &a, &self.o, Some(x))?;
         let h = ops::rms_norm(tape, run, &x, &self.post_norm, *eps)?;
-        let gate = ops::linear(tape, run, &h, &self.gate, None)?;
-        let up = ops::linear(tape, run, &h, &self.up, None)?;
-        let f = ops::swiglu(tape, run, &gate, &up)?;
+        let gate_up = ops::linear(tape, run, &h, &self.gate.with(&self.up), None)?;
+        let f = ops::swiglu(tape, run, &gate_up)?;
         let y = ops::linear(tape, run, &f, &self.down, Some(&x))?;
         if *forgets {
             for made in [&h, &f] {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::ops::{Rotary, Tape};
 use coda_cuda::{
-    AttentionSizes, Block, Card, CudaError, Element, Order, Product, RopeTables, Span,
+    AttentionSizes, Block, Card, Columns, CudaError, Element, Order, Product, RopeTables, Span,
 };
 use std::rc::Rc;
 
@@ -61,6 +61,14 @@ pub(super) struct TokensById {
     pub(super) tokens: Shared,
 }
 
+/// So many heads among the columns of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heads {
+    /// The first column.
+    pub(super) from: usize,
+    pub(super) heads: usize,
+}
+
 /// Row `ids[i]` of the embedding for every `i`.
 pub(super) fn embed<T: Tape>(
     tape: &mut T,
@@ -76,7 +84,7 @@ pub(super) fn embed<T: Tape>(
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let lists = [by_id.ids.span()?, by_id.starts.span()?, by_id.tokens.span()?];
-        card.embedding_backward(y.of_grad(&gy)?, lists, width, embedding.grad()?)
+        card.embedding_backward(y.of_grad(&gy)?, lists, width, embedding.grad(card)?)
     });
     Ok(out)
 }
@@ -102,7 +110,7 @@ pub(super) fn linear<T: Tape>(
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
         let g = y.of_grad(&gy)?;
-        add_product_of_rows(card, g, x.hold(card)?.span()?, [n, outer, inner], weight.grad()?)?;
+        add_product_of_rows(card, g, x.hold(card)?.span()?, n, &weight)?;
         x.fill_grad(card, |gx, holds| {
             let (left, right) = (Order::Plain, Order::Plain);
             let product = Product { rows: n, columns: inner, inner: outer, left, right };
@@ -116,17 +124,17 @@ pub(super) fn linear<T: Tape>(
     Ok(out)
 }
 
-/// `grad += gyᵀ · x` for `gy` `[n, outer]` and `x` `[n, inner]`: a weight's gradient.
+/// Adds `gyᵀ · x` to a weight's gradient, for `n` rows of `gy` and `x`.
 pub(super) fn add_product_of_rows(
     card: &Card,
     gy: Span<'_>,
     x: Span<'_>,
-    [n, outer, inner]: [usize; 3],
-    grad: Span<'_>,
+    n: usize,
+    weight: &Weight,
 ) -> Result<(), CudaError> {
     let (left, right) = (Order::Transposed, Order::Plain);
-    let product = Product { rows: outer, columns: inner, inner: n, left, right };
-    card.multiply(product, gy, x, Some(grad), grad)
+    let product = Product { rows: weight.rows, columns: weight.width, inner: n, left, right };
+    weight.fill_grad(|grad, holds| card.multiply(product, gy, x, holds.then_some(grad), grad))
 }
 
 /// RMSNorm over rows.
@@ -156,47 +164,47 @@ pub(super) fn rms_norm<T: Tape>(
         let held = x.hold(card)?;
         x.fill_grad(card, |gx, holds| {
             let (gy, x, w) = (y.of_grad(&gy)?, held.span()?, weight.span()?);
-            card.rms_norm_backward(gy, x, w, scales, gx, holds, weight.grad()?)
+            card.rms_norm_backward(gy, x, w, scales, gx, holds, weight.grad(card)?)
         })
     });
     Ok(out)
 }
 
-/// RMSNorm over heads, then the rotation by position.
+/// RMSNorm over heads, which are columns of `x` from `from` on, then the rotation by position. Nothing else
+/// may use those columns.
 pub(super) fn head_norm_rope<T: Tape>(
     tape: &mut T,
     run: &Rc<Run>,
     x: &Var,
+    Heads { from, heads }: Heads,
     weight: &Weight,
     eps: f32,
     rope: &Rc<Rope>,
 ) -> Result<Var, CudaError> {
-    let heads = x.width / weight.width;
+    let width = heads * weight.width;
     let make = {
         let (x, weight, rope) = (x.clone(), weight.clone(), Rc::clone(rope));
         move |card: &Card| {
-            let out = card.room(Element::Bf16, x.len())?;
-            let (x_held, y, tables) = (x.hold(card)?, x.of_grad(&out)?, rope.tables()?);
-            card.head_norm_rope(x_held.span()?, weight.span()?, eps, heads, tables, y)?;
+            let out = card.room(Element::Bf16, x.rows * width)?;
+            let y = Span::of(&out, Element::Bf16, 0, x.rows * width)?;
+            let held = x.hold(card)?;
+            let x = Columns { matrix: held.span()?, width: x.width, from };
+            card.head_norm_rope(x, weight.span()?, eps, heads, rope.tables()?, y)?;
             Ok(out)
         }
     };
-    let out = Var::new(make(&run.card)?, x.rows, x.width).remade_by(make);
+    let out = Var::new(make(&run.card)?, x.rows, width).remade_by(make);
     let (x, weight, y, rope) = (x.clone(), weight.clone(), out.clone(), Rc::clone(rope));
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
-        let gx = card.room(Element::Bf16, x.len())?;
-        card.head_norm_rope_backward(
-            y.of_grad(&gy)?,
-            x.hold(card)?.span()?,
-            weight.span()?,
-            eps,
-            heads,
-            rope.tables()?,
-            x.of_grad(&gx)?,
-            weight.grad()?,
-        )?;
-        x.add_grad(card, gx)
+        let held = x.hold(card)?;
+        let columns = Columns { matrix: held.span()?, width: x.width, from };
+        // Other columns are another's to write, who may have done so.
+        x.fill_grad(card, |gx, _| {
+            let (gy, w, tables) = (y.of_grad(&gy)?, weight.span()?, rope.tables()?);
+            let grad = weight.grad(card)?;
+            card.head_norm_rope_backward(gy, columns, w, eps, heads, tables, gx, grad)
+        })
     });
     Ok(out)
 }
@@ -233,34 +241,30 @@ pub(super) fn attention<T: Tape>(
     Ok(out)
 }
 
-/// `silu(gate) · up`.
+/// `silu(gate) · up`, where `gate_up` has the gate's columns in front.
 pub(super) fn swiglu<T: Tape>(
     tape: &mut T,
     run: &Rc<Run>,
-    gate: &Var,
-    up: &Var,
+    gate_up: &Var,
 ) -> Result<Var, CudaError> {
+    let (rows, inner) = (gate_up.rows, gate_up.width / 2);
     let make = {
-        let (gate, up) = (gate.clone(), up.clone());
+        let gate_up = gate_up.clone();
         move |card: &Card| {
-            let out = card.room(Element::Bf16, gate.len())?;
-            let (gate_held, up_held) = (gate.hold(card)?, up.hold(card)?);
-            card.swiglu(gate_held.span()?, up_held.span()?, gate.of_grad(&out)?)?;
+            let out = card.room(Element::Bf16, rows * inner)?;
+            let y = Span::of(&out, Element::Bf16, 0, rows * inner)?;
+            card.swiglu(gate_up.hold(card)?.span()?, inner, y)?;
             Ok(out)
         }
     };
-    let out = Var::new(make(&run.card)?, gate.rows, gate.width).remade_by(make);
-    let (gate, up, y) = (gate.clone(), up.clone(), out.clone());
+    let out = Var::new(make(&run.card)?, rows, inner).remade_by(make);
+    let (gate_up, y) = (gate_up.clone(), out.clone());
     run.backward(tape, move |card| {
         let gy = y.take_grad(card)?;
-        let room = |var: &Var| card.room(Element::Bf16, var.len());
-        let (g_gate, g_up) = (room(&gate)?, room(&up)?);
-        let outputs = (gate.of_grad(&g_gate)?, up.of_grad(&g_up)?);
-        let (gate_held, up_held) = (gate.hold(card)?, up.hold(card)?);
-        let inputs = (gate_held.span()?, up_held.span()?);
-        card.swiglu_backward(y.of_grad(&gy)?, inputs.0, inputs.1, outputs.0, outputs.1)?;
-        gate.add_grad(card, g_gate)?;
-        up.add_grad(card, g_up)
+        let back = card.room(Element::Bf16, gate_up.len())?;
+        let held = gate_up.hold(card)?;
+        card.swiglu_backward(y.of_grad(&gy)?, held.span()?, inner, gate_up.of_grad(&back)?)?;
+        gate_up.add_grad(card, back)
     });
     Ok(out)
 }

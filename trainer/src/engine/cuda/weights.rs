@@ -7,10 +7,11 @@ use crate::{
 };
 use coda_cuda::{Block, Card, CudaError, Element, Span};
 use half::bf16;
-use std::{ops::Range, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc};
 
-/// Tensors begin at multiples of so many values: 256 bytes of bf16.
-const GRAIN: usize = 128;
+/// Tensors begin at multiples of so many values: 128 bytes of bf16. Every matrix of a layer has a
+/// multiple of them, so neighbours are one matrix (see [`Weight::with`]).
+const GRAIN: usize = 64;
 
 /// Where the tensors lie in a piece of memory that holds all of them.
 #[derive(Clone, Debug)]
@@ -120,11 +121,57 @@ impl Places {
     }
 }
 
-/// A parameter, bf16 `[rows, width]` (a vector has one row), with its gradient, f32.
+/// Sums of gradients, f32, that begin as nothing: what is first written to a tensor need not be added to
+/// zeros, which would have to be written and read.
+#[derive(Debug)]
+pub(super) struct Sums {
+    pub(super) block: Block,
+    /// What has been written: where it begins and ends.
+    written: RefCell<BTreeMap<usize, usize>>,
+}
+
+impl Sums {
+    /// Sums in a new piece of memory.
+    pub(super) fn new(card: &Card, places: &Places) -> Result<Self, CudaError> {
+        // What lies between the tensors stays 0.
+        let block = card.room(Element::F32, places.total)?;
+        card.zero(places.all(&block, Element::F32)?)?;
+        Ok(Self { block, written: RefCell::default() })
+    }
+
+    /// Begins anew, with nothing.
+    pub(super) fn begin(&self) {
+        self.written.borrow_mut().clear();
+    }
+
+    /// Makes what nothing was added to zeros.
+    pub(super) fn finish(&self, card: &Card, places: &Places) -> Result<(), CudaError> {
+        for index in 0..places.len() {
+            let Range { start, end } = places.range(index);
+            if !self.holds(start) {
+                card.zero(Span::of(&self.block, Element::F32, start, end - start)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the value at `start` has been written.
+    fn holds(&self, start: usize) -> bool {
+        let written = self.written.borrow();
+        written.range(..=start).next_back().is_some_and(|(_, &end)| start < end)
+    }
+
+    fn mark(&self, start: usize, len: usize) {
+        self.written.borrow_mut().insert(start, start + len);
+    }
+}
+
+/// A parameter, bf16 `[rows, width]` (a vector has one row), with its gradient, f32; or several that lie one
+/// behind the other, as one matrix.
 #[derive(Clone, Debug)]
 pub(super) struct Weight {
     weights: Rc<Block>,
-    grads: Option<Rc<Block>>,
+    sums: Option<Rc<Sums>>,
     start: usize,
     pub(super) rows: usize,
     pub(super) width: usize,
@@ -135,7 +182,7 @@ impl Weight {
         places: &Places,
         index: usize,
         weights: &Rc<Block>,
-        grads: Option<&Rc<Block>>,
+        sums: Option<&Rc<Sums>>,
     ) -> Self {
         let (rows, width) = match places.shape(index).shape[..] {
             [width] => (1, width),
@@ -143,7 +190,17 @@ impl Weight {
             _ => unreachable!("parameters are vectors and matrices"),
         };
         let start = places.range(index).start;
-        Self { weights: Rc::clone(weights), grads: grads.cloned(), start, rows, width }
+        Self { weights: Rc::clone(weights), sums: sums.cloned(), start, rows, width }
+    }
+
+    /// This matrix with the rows of the next one below its own.
+    ///
+    /// # Panics
+    /// If `next` does not begin where this one ends.
+    pub(super) fn with(&self, next: &Self) -> Self {
+        let adjacent = next.start == self.start + self.rows * self.width;
+        assert!(adjacent && next.width == self.width, "tensors that lie apart");
+        Self { rows: self.rows + next.rows, ..self.clone() }
     }
 
     pub(super) fn span(&self) -> Result<Span<'_>, CudaError> {
@@ -154,16 +211,36 @@ impl Weight {
     ///
     /// # Panics
     /// If the model was made without gradients, which then has no tape either.
-    pub(super) fn grad(&self) -> Result<Span<'_>, CudaError> {
-        let grads = self.grads.as_ref().expect("a tape needs gradients");
-        Span::of(grads, Element::F32, self.start, self.rows * self.width)
+    pub(super) fn grad(&self, card: &Card) -> Result<Span<'_>, CudaError> {
+        let mut grad = None;
+        self.fill_grad(|span, holds| {
+            grad = Some(span);
+            if holds { Ok(()) } else { card.zero(span) }
+        })?;
+        Ok(grad.expect("filled above"))
+    }
+
+    /// Lets `fill` write the gradient: it is given the room, and whether that holds something already,
+    /// to which it must add.
+    ///
+    /// # Panics
+    /// As [`Weight::grad`].
+    pub(super) fn fill_grad<'a>(
+        &'a self,
+        fill: impl FnOnce(Span<'a>, bool) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        let sums = self.sums.as_ref().expect("a tape needs gradients");
+        let len = self.rows * self.width;
+        let holds = sums.holds(self.start);
+        sums.mark(self.start, len);
+        fill(Span::of(&sums.block, Element::F32, self.start, len)?, holds)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{GRAIN, Places};
-    use crate::model::config::tiny;
+    use crate::model::{ModelConfig, config::tiny};
 
     #[test]
     fn tensors_lie_one_behind_the_other() {
@@ -176,5 +253,20 @@ mod tests {
             end = range.end.next_multiple_of(GRAIN);
         }
         assert_eq!(end, places.total);
+    }
+
+    #[test]
+    fn what_is_one_product_lies_together() {
+        for (hidden_size, intermediate_size) in [(8, 8), (24, 40), (64, 96)] {
+            let config = ModelConfig { hidden_size, intermediate_size, head_dim: 64, ..tiny() };
+            let places = Places::of(&config);
+            let at = |part: &str| {
+                let name = format!("model.layers.1.{part}.weight");
+                let of = |&index: &usize| places.shape(index).name == name;
+                places.range((0..places.len()).find(of).unwrap())
+            };
+            assert_eq!(at("self_attn.q_proj").end, at("self_attn.k_proj").start);
+            assert_eq!(at("mlp.gate_proj").end, at("mlp.up_proj").start);
+        }
     }
 }
