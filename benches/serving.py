@@ -47,11 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
     parser.add_argument("checkpoint")
+    parser.add_argument("--engine", default="cpu")
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    command = [args.program, "--checkpoint", args.checkpoint, "--listen", "127.0.0.1:0", "--engine", "cpu"]
+    command = [args.program, "--checkpoint", args.checkpoint, "--listen", "127.0.0.1:0", "--engine", args.engine]
     server = subprocess.Popen([*command, "--max-rows", "64"], stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:

@@ -1,7 +1,7 @@
 //! Bytes on a card.
 
 use super::{Job, Keep};
-use crate::{model::ModelConfig, parallel::lanes};
+use crate::{engine::cuda::tokens_at_once, model::ModelConfig, parallel::lanes};
 use serde::Serialize;
 
 /// The driver's context and the libraries' own memory.
@@ -10,9 +10,6 @@ const CONTEXT: u64 = 700 << 20;
 const WORKSPACE: u64 = 128 << 20;
 /// Gradients of other cards, before they are added.
 const RECEIVED: u64 = 128 << 20;
-/// Scored positions whose logits exist at once: f32 beside the bf16 that their gradient is.
-const LOGIT_ROWS: u64 = 1024;
-
 /// Bytes on each card at the fullest moment of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
@@ -62,8 +59,14 @@ impl Job<'_> {
         lanes::buffers(pieces as usize, self.cards as usize) as u64
     }
 
-    /// Bytes on each card with this micro-batch.
-    pub(super) fn memory(&self, keep: Keep, micro_batch: u32) -> Memory {
+    /// Bytes on each card of `room` bytes with this micro-batch.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of some tokens"
+    )]
+    pub(super) fn memory(&self, room: u64, keep: Keep, micro_batch: u32) -> Memory {
         let parameters = self.model.parameters();
         let cards = u64::from(self.cards);
         let tokens = u64::from(micro_batch) * u64::from(self.row_length);
@@ -75,6 +78,8 @@ impl Job<'_> {
         let activations = 2 * tokens * (layers * kept + 2 * d);
         // What is made again, a gradient of the same size, and attention's f32 sums for the queries.
         let backward = 2 * tokens * ((whole - kept) + whole) + 4 * tokens * q;
+        let scored = (tokens as f64 * self.scored).ceil() as u64;
+        let logits = scored.min(tokens_at_once(room, self.model.vocab_size) as u64);
         let memory = Memory {
             weights: 2 * parameters,
             master: if self.master { (4 * parameters).div_ceil(cards) } else { 0 },
@@ -82,7 +87,7 @@ impl Job<'_> {
             gradients: 4 * parameters * self.sums(micro_batch),
             activations,
             backward,
-            logits: LOGIT_ROWS.min(tokens) * self.model.vocab_size as u64 * 6,
+            logits: logits * self.model.vocab_size as u64 * 6,
             other: CONTEXT + WORKSPACE + if self.cards > 1 { RECEIVED } else { 0 },
             total: 0,
         };
@@ -102,10 +107,12 @@ mod tests {
     };
     use crate::model::config::published;
 
+    const H200: u64 = 141_000_000_000;
+
     #[test]
     fn by_hand_for_the_published_shape() {
         let model = published();
-        let memory = job(&model, 8192, 1).memory(Keep::Inputs, 1);
+        let memory = job(&model, 8192, 1).memory(H200, Keep::Inputs, 1);
         let parameters = 2_031_739_904;
         assert_eq!(
             (memory.weights, memory.master, memory.gradients, memory.optimizer),
@@ -113,11 +120,12 @@ mod tests {
         );
         // 28 layers of 2048 values, and twice 2048 at the end, two bytes each.
         assert_eq!(memory.activations, 8192 * 30 * 2048 * 2);
-        assert_eq!(memory.logits, 1024 * 151_936 * 6);
+        // The most tokens, in 128s, whose logits take a 32nd of the card.
+        assert_eq!(memory.logits, 4736 * 151_936 * 6);
         // A layer: 4 · 2048 + 2 · 2048 + 3 · 1024 + 2048 + 32 + 3 · 6144 values.
         let layer = 8192 + 4096 + 3072 + 2080 + 18432;
         assert_eq!(memory.backward, 8192 * (2 * (2 * layer - 2048) + 4 * 2048));
-        let all = job(&model, 8192, 1).memory(Keep::All, 1);
+        let all = job(&model, 8192, 1).memory(H200, Keep::All, 1);
         assert_eq!(all.activations, 8192 * 2 * (28 * layer + 4096));
     }
 
@@ -125,7 +133,8 @@ mod tests {
     fn few_cards_keep_more_sums_of_gradients() {
         let model = published();
         let sums = |cards, rows| {
-            job(&model, 1024, cards).memory(Keep::Inputs, rows).gradients / (4 * model.parameters())
+            job(&model, 1024, cards).memory(H200, Keep::Inputs, rows).gradients
+                / (4 * model.parameters())
         };
         assert_eq!([1, 2, 4, 8, 16].map(|cards| sums(cards, 1)), [1, 3, 2, 1, 1]);
         // Two cards with one or two passes each.
@@ -137,7 +146,7 @@ mod tests {
         let model = published();
         for length in [1024, 8192] {
             for rows in [1, 2, 8] {
-                let at = |keep, rows| job(&model, length, 4).memory(keep, rows).total;
+                let at = |keep, rows| job(&model, length, 4).memory(H200, keep, rows).total;
                 assert!(at(Keep::Inputs, rows) < at(Keep::Products, rows));
                 assert!(at(Keep::Products, rows) < at(Keep::All, rows));
                 assert!(Keep::EVERY.iter().all(|&keep| at(keep, rows) < at(keep, rows + 1)));
@@ -148,8 +157,10 @@ mod tests {
     #[test]
     fn cards_share_state_and_master_weights_alone() {
         let model = published();
-        let (one, four) =
-            (job(&model, 1024, 1).memory(Keep::All, 2), job(&model, 1024, 4).memory(Keep::All, 2));
+        let (one, four) = (
+            job(&model, 1024, 1).memory(H200, Keep::All, 2),
+            job(&model, 1024, 4).memory(H200, Keep::All, 2),
+        );
         assert_eq!((four.optimizer, four.master), (one.optimizer / 4, one.master / 4));
         let more = four.gradients - one.gradients + RECEIVED;
         assert_eq!(one.total + more - four.total, 3 * (one.optimizer + one.master) / 4);

@@ -107,10 +107,10 @@ impl Job<'_> {
         }
         let rows = self.rows_per_card();
         let choice = |keep| {
-            let fits = |micro| self.memory(keep, micro).total <= card.usable();
+            let fits = |micro| self.memory(card.memory, keep, micro).total <= card.usable();
             let divisors = (1..=rows).rev().filter(|micro| rows.is_multiple_of(*micro));
             let micro_batch = divisors.into_iter().find(|&micro| fits(micro)).unwrap_or(1);
-            let memory = self.memory(keep, micro_batch);
+            let memory = self.memory(card.memory, keep, micro_batch);
             let time = self.time(keep, card, assumed);
             let tokens = f64::from(self.global_batch) * f64::from(self.row_length);
             let peak = card.flops * f64::from(self.cards);
@@ -151,7 +151,8 @@ mod tests {
         let card = Card::named("h200").unwrap();
         for choice in job(&model, 4096, 8).choices(card, &Assumptions::default()).unwrap() {
             assert!(choice.fits && 8 % choice.micro_batch == 0);
-            let double = job(&model, 4096, 8).memory(choice.keep, 2 * choice.micro_batch).total;
+            let double =
+                job(&model, 4096, 8).memory(card.memory, choice.keep, 2 * choice.micro_batch).total;
             assert!(choice.micro_batch == 8 || double > card.usable(), "{choice:?}");
         }
     }

@@ -8,14 +8,14 @@ use super::{
 };
 use coda_cuda::{Block, Card, CudaError, Element, Order, Product, Span};
 
-/// Bytes of logits and their gradients that are held at a time.
-const LOGITS: usize = 2 << 30;
+/// The share of a card's memory that logits and their gradients may take.
+const SHARE: u64 = 32;
 
-/// Scored tokens whose logits are held at a time.
-fn tokens_at_once(vocabulary: usize, scored: usize) -> usize {
+/// Scored tokens whose logits are held at a time on a card of so many bytes.
+pub(crate) fn tokens_at_once(memory: u64, vocabulary: usize) -> usize {
     // f32 logits and bf16 gradients
-    let fit = LOGITS / (6 * vocabulary);
-    (fit / 128 * 128).max(128).min(scored)
+    let fit = usize::try_from(memory / SHARE).unwrap_or(usize::MAX) / (6 * vocabulary);
+    (fit / 128 * 128).max(128)
 }
 
 /// The cross entropy of every scored token, unweighted, `[scored]` in f32; with `grads`, also the
@@ -31,7 +31,7 @@ pub(super) fn linear_cross_entropy(
     let (d, v, n) = (head.width, head.rows, batch.targets.len);
     let losses = card.room(Element::F32, n)?;
     let gx = grads.then(|| hidden.take_grad(card)).transpose()?;
-    let at_once = tokens_at_once(v, n);
+    let at_once = tokens_at_once(card.info().memory, v).min(n);
     let chunk = |element, values| card.room(element, at_once * values);
     let (inputs, logits) = (chunk(Element::Bf16, d)?, chunk(Element::F32, v)?);
     let g_logits = grads.then(|| chunk(Element::Bf16, v)).transpose()?;
@@ -84,15 +84,19 @@ pub(super) fn logits_of(
 
 #[cfg(test)]
 mod tests {
-    use super::{LOGITS, tokens_at_once};
+    use super::{SHARE, tokens_at_once};
 
     #[test]
     fn logits_keep_to_their_room() {
-        for (vocabulary, scored) in [(151_936, 100_000), (4096, 7), (4096, 1 << 20), (1 << 24, 500)]
+        for (memory, vocabulary) in
+            [(141_000_000_000, 151_936), (8 << 30, 4096), (4 << 30, 1 << 24)]
         {
-            let at_once = tokens_at_once(vocabulary, scored);
-            assert!(at_once <= scored && at_once >= scored.min(128));
-            assert!(at_once == 128 || at_once * vocabulary * 6 <= LOGITS, "{at_once}");
+            let at_once = tokens_at_once(memory, vocabulary);
+            let bytes = (at_once * vocabulary * 6) as u64;
+            assert!(at_once == 128 || bytes <= memory / SHARE, "{at_once}");
+            assert!(at_once.is_multiple_of(128));
         }
+        // A row of 8192 tokens with every second one scored, on an H200: at once.
+        assert!(tokens_at_once(141_000_000_000, 151_936) > 4096);
     }
 }

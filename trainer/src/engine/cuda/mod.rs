@@ -16,6 +16,7 @@ mod tape;
 mod weights;
 
 pub use learner::CudaLearner;
+pub(crate) use loss::tokens_at_once;
 pub use ranks::Link;
 
 use super::{Batch, Decoder, Engine, EngineError, Ids, LossOutput};
