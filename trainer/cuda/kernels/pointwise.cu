@@ -1,52 +1,38 @@
 // SwiGLU, sums, casts, and moving rows. A thread takes eight values where nothing else is said.
 
 // y = silu(gate) * up by rows: a row of gate_up has `inner` values of the gate, then as many of up. A block
-// takes 2048 columns, of which a row has `blocks` times as many, of four rows.
-KERNEL(256, swiglu_forward, const bf16* __restrict__ gate_up, bf16* __restrict__ y, int rows, int inner,
-       int blocks) {
-    const int first = int(blockIdx.x) / blocks * 4;
+// takes 2048 columns of a row, which has `blocks` of them.
+KERNEL(256, swiglu_forward, const bf16* __restrict__ gate_up, bf16* __restrict__ y, int inner, int blocks) {
+    const u64 row = blockIdx.x / blocks;
     const int c = (int(blockIdx.x) % blocks * 256 + int(threadIdx.x)) * 8;
     if (c >= inner) return;
-    Eight gate[4], up[4];
+    const bf16* gate = gate_up + row * 2 * inner + c;
+    const Eight g = load8(gate), u = load8(gate + inner);
+    Eight out;
 #pragma unroll
-    for (int n = 0; n < 4; n++) {
-        if (first + n >= rows) break;
-        const u64 at = u64(first + n) * 2 * inner + c;
-        gate[n] = load8(gate_up + at);
-        up[n] = load8(gate_up + at + inner);
-    }
-#pragma unroll
-    for (int n = 0; n < 4; n++) {
-        if (first + n >= rows) break;
-        Eight out;
-#pragma unroll
-        for (int i = 0; i < 8; i++) out.v[i] = gate[n].v[i] / (1.0f + expf(-gate[n].v[i])) * up[n].v[i];
-        store8(y + u64(first + n) * inner + c, out);
-    }
+    for (int i = 0; i < 8; i++) out.v[i] = g.v[i] / (1.0f + expf(-g.v[i])) * u.v[i];
+    store8(y + row * inner + c, out);
 }
 
-// With s = sigmoid(gate): g_gate = gy up (s + gate s (1 - s)), g_up = gy gate s. As forward.
+// With s = sigmoid(gate): g_gate = gy up (s + gate s (1 - s)), g_up = gy gate s.
 KERNEL(256, swiglu_backward, bf16* __restrict__ g_gate_up, const bf16* __restrict__ gy,
-       const bf16* __restrict__ gate_up, int rows, int inner, int blocks) {
-    const int first = int(blockIdx.x) / blocks * 4;
+       const bf16* __restrict__ gate_up, int inner, int blocks) {
+    const u64 row = blockIdx.x / blocks;
     const int c = (int(blockIdx.x) % blocks * 256 + int(threadIdx.x)) * 8;
     if (c >= inner) return;
-#pragma unroll 2
-    for (int row = first; row < min(first + 4, rows); row++) {
-        const u64 at = u64(row) * 2 * inner + c;
-        const Eight g = load8(gate_up + at), u = load8(gate_up + at + inner);
-        const Eight grad = load8(gy + u64(row) * inner + c);
-        Eight of_gate, of_up;
+    const u64 at = row * 2 * inner + c;
+    const Eight g = load8(gate_up + at), u = load8(gate_up + at + inner);
+    const Eight grad = load8(gy + row * inner + c);
+    Eight of_gate, of_up;
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const float s = 1.0f / (1.0f + expf(-g.v[i]));
-            const float silu = g.v[i] * s;
-            of_gate.v[i] = grad.v[i] * u.v[i] * (s + silu * (1.0f - s));
-            of_up.v[i] = grad.v[i] * silu;
-        }
-        store8(g_gate_up + at, of_gate);
-        store8(g_gate_up + at + inner, of_up);
+    for (int i = 0; i < 8; i++) {
+        const float s = 1.0f / (1.0f + expf(-g.v[i]));
+        const float silu = g.v[i] * s;
+        of_gate.v[i] = grad.v[i] * u.v[i] * (s + silu * (1.0f - s));
+        of_up.v[i] = grad.v[i] * silu;
     }
+    store8(g_gate_up + at, of_gate);
+    store8(g_gate_up + at + inner, of_up);
 }
 
 // into += from.

@@ -13,18 +13,14 @@ const fn kernel(name: &'static str, threads: u32) -> Kernel {
     Kernel { file: "pointwise.cu", name, threads }
 }
 
-/// Rows that a block of SwiGLU takes a piece of.
-const ROWS: usize = 4;
-
-/// Blocks for rows of `inner` values; how many rows there are, and how many blocks four of them have.
-fn swiglu_rows(values: Span<'_>, inner: usize) -> Result<(Geometry, [Arg; 2]), CudaError> {
+/// Blocks for rows of `inner` values, and how many a row has.
+fn swiglu_rows(rows: Span<'_>, inner: usize) -> Result<(Geometry, Arg), CudaError> {
     eights("width of SwiGLU", inner)?;
-    if inner == 0 || !values.len().is_multiple_of(inner) {
-        return Err(CudaError::Shape(format!("{} values in rows of {inner}", values.len())));
+    if inner == 0 || !rows.len().is_multiple_of(inner) {
+        return Err(CudaError::Shape(format!("{} values in rows of {inner}", rows.len())));
     }
-    let (rows, blocks) = (values.len() / inner, inner.div_ceil(BLOCK));
-    let geometry = Geometry::line(rows.div_ceil(ROWS) * blocks)?;
-    Ok((geometry, [Arg::Int(int(rows)?), Arg::Int(int(blocks)?)]))
+    let blocks = inner.div_ceil(BLOCK);
+    Ok((Geometry::line(rows.len() / inner * blocks)?, Arg::Int(int(blocks)?)))
 }
 
 impl Card {
@@ -34,11 +30,10 @@ impl Card {
     /// # Errors
     /// If the sizes differ.
     pub fn swiglu(&self, gate_up: Span<'_>, inner: usize, y: Span<'_>) -> Result<(), CudaError> {
-        let (geometry, [rows, blocks]) = swiglu_rows(y, inner)?;
+        let (geometry, blocks) = swiglu_rows(y, inner)?;
         let mut arguments = [
             Arg::Pointer(gate_up.need("gate and up", Element::Bf16, 2 * y.len())?),
             Arg::Pointer(y.need("y", Element::Bf16, y.len())?),
-            rows,
             Arg::Int(int(inner)?),
             blocks,
         ];
@@ -56,12 +51,11 @@ impl Card {
         inner: usize,
         g_gate_up: Span<'_>,
     ) -> Result<(), CudaError> {
-        let (geometry, [rows, blocks]) = swiglu_rows(gy, inner)?;
+        let (geometry, blocks) = swiglu_rows(gy, inner)?;
         let mut arguments = [
             Arg::Pointer(g_gate_up.need("their gradient", Element::Bf16, 2 * gy.len())?),
             Arg::Pointer(gy.need("gy", Element::Bf16, gy.len())?),
             Arg::Pointer(gate_up.need("gate and up", Element::Bf16, 2 * gy.len())?),
-            rows,
             Arg::Int(int(inner)?),
             blocks,
         ];
