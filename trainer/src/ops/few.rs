@@ -47,9 +47,13 @@ pub(crate) fn linear_of_few<T: Tape>(
         products(&mut columns, values, &weight.data, inner);
     }
     let mut y = residual.map_or_else(|| vec![0.0; rows * outer], |r| r.data.to_vec());
-    for (row, y) in y.chunks_exact_mut(outer).enumerate() {
-        for (y, column) in y.iter_mut().zip(columns.chunks_exact(n)) {
-            *y += column[row];
+    // Turned a few rows at a time, so that what is read and what is written stays near.
+    for (block, y) in y.chunks_mut(LANES * outer).enumerate() {
+        let some = block * LANES..block * LANES + y.len() / outer;
+        for (at, column) in columns.chunks_exact(n).enumerate() {
+            for (y, value) in y[at..].iter_mut().step_by(outer).zip(&column[some.clone()]) {
+                *y += value;
+            }
         }
     }
     Var::new(y, rows, outer)
