@@ -6,6 +6,7 @@ mod holds;
 mod lock;
 mod nll;
 mod peers;
+mod pieces;
 mod report;
 mod setup;
 mod step;
@@ -24,7 +25,7 @@ use crate::{
         save_checkpoint,
     },
     engine::{EngineError, Learner},
-    feed::{Feed, HeldOutRows},
+    feed::{Feed, FeedError, HeldOutRows},
     launch::Group,
     metrics::{EventWriter, MetricsFile, StepMetrics, Watch},
     model::{ModelConfig, Params},
@@ -37,6 +38,7 @@ use coda_stages::Recipe;
 use eval::{Shared, measure};
 use holds::Holds;
 use peers::Peers;
+use pieces::Pieces;
 use report::Reporter;
 use serde_json::Value;
 use setup::{Begin, begin, prepare};
@@ -151,6 +153,7 @@ fn train(job: &Job<'_>, options: &FitOptions, peers: &Peers) -> Result<(Summary,
         holds: Holds::of(job.recipe, step, &holds),
         config,
         step,
+        next: None,
         saved: resumed_from.as_ref().map(|_| step),
         records: records.map_err(|error: FileError| file(&error))?,
         watch: Watch::default(),
@@ -196,6 +199,8 @@ struct Training<'a> {
     config: ModelConfig,
     /// Optimizer steps done.
     step: u64,
+    /// The rows of a step to come, and which; or why there are none.
+    next: Option<(u64, Result<Pieces, FeedError>)>,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     /// What is recorded, in the first process.

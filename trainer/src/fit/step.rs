@@ -1,9 +1,14 @@
 //! One optimizer step.
 
-use super::{Training, engine_failure, peers::StepPart, shown};
+use super::{
+    Training, engine_failure,
+    peers::StepPart,
+    pieces::{Pieces, beside, own_parts},
+    shown,
+};
 use crate::{
     engine::{StepInput, StepOutput},
-    feed::{FeedError, StepTally},
+    feed::FeedError,
     metrics::{Parting, StepMetrics},
 };
 use coda_cli::{Exit, Failure};
@@ -27,26 +32,21 @@ impl Training<'_> {
         let step = self.step;
         let denominator = recipe.tokens_per_step() as f64;
         let mask_id = feed.set().specials().mask;
-        let settings = feed.settings(step, &self.holds.clocks());
-        let (mut tally, mut sigmas, mut batches) = (StepTally::default(), Vec::new(), Vec::new());
-        let rows_at_once = u32::try_from(self.learner.rows_at_once()).unwrap_or(u32::MAX);
-        let mut first = 0;
-        while first < recipe.global_batch {
-            let end = first.saturating_add(rows_at_once).min(recipe.global_batch);
-            let own = self.learner.own_rows((end - first) as usize);
-            let at = |row: usize| first + u32::try_from(row).expect("a row of the batch");
-            let own = at(own.start)..at(own.end);
-            let rows = feed.prepare(&settings, own).map_err(feed_failure)?;
-            for row in &rows {
-                tally.add(row);
-                sigmas.push(row.plan.sigma);
-            }
-            batches.push(feed.batch(&rows));
-            first = end;
-        }
+        let parts = own_parts(&*self.learner, recipe.global_batch);
+        let pieces = match self.next.take() {
+            Some((of, pieces)) if of == step => pieces,
+            _ => Pieces::prepare(feed, &feed.settings(step, &self.holds.clocks()), &parts),
+        };
+        let Pieces { batches, sigmas, tally } = pieces.map_err(feed_failure)?;
         let lr = recipe.lr_at(step);
         let input = StepInput { batches: &batches, mask_id, denominator, lr };
-        let output = self.learner.step(&input).map_err(|error| engine_failure(&error))?;
+        // What a schedule that waits says of the next step is known only after this one.
+        let foreseen = self.holds.states().is_empty() && step + 1 < recipe.total_steps;
+        let settings = foreseen.then(|| feed.settings(step + 1, &self.holds.clocks()));
+        let next = settings.map(|settings| move || Pieces::prepare(feed, &settings, &parts));
+        let (output, next) = beside(next, || self.learner.step(&input));
+        self.next = next.map(|pieces| (step + 1, pieces));
+        let output = output.map_err(|error| engine_failure(&error))?;
         let StepOutput { row_sums, norm, clipped, applied, .. } = output;
         let own = StepPart {
             stop: self.stop.requested(),
