@@ -1,5 +1,9 @@
 //! Random rows of a shard set in batches of 64 through our reader, beside `memcpy` of as many bytes:
 //! rows per CPU-second, as JSON.
+//!
+//! Two yardsticks: `memcpy` of the same rows in the same order from a copy of all ids in plain memory, which
+//! is what a reader can reach, and of 64 rows that follow one another, which random rows cannot reach: the
+//! processor fetches ahead within such a stretch.
 
 use clap::Parser;
 use coda_bench_ingest::cpu_seconds;
@@ -8,18 +12,23 @@ use std::{hint::black_box, path::PathBuf};
 
 /// Rows of a batch.
 const BATCH: usize = 64;
-/// CPU seconds of a measurement.
-const LONG_ENOUGH: f64 = 1.0;
+/// Batches of a turn: all kinds take short turns, so that they meet the same neighbours.
+const TURN: u64 = 64;
 
 /// Measures reading.
 #[derive(Parser)]
 struct Args {
     /// The shard set.
     shard_set: PathBuf,
-    /// Measurements of each kind, in turns.
+    /// Measurements of each kind.
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    rounds: u64,
+    /// CPU seconds of each kind in a round.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
 }
+
+const KINDS: [&str; 4] = ["copied", "memcpy_of_the_rows", "memcpy", "borrowed"];
 
 fn main() {
     let args = Args::parse();
@@ -29,57 +38,57 @@ fn main() {
     let all: Vec<u32> =
         (0..rows).flat_map(|row| set.row(row).expect("in range").tokens.to_vec()).collect();
     let mut batch = vec![0; BATCH * length];
-    let mut results: [Vec<f64>; 3] = Default::default();
-    for round in 0..args.rounds as u64 {
+    let mut rates: [Vec<f64>; KINDS.len()] = Default::default();
+    for round in 0..args.rounds {
         let order = |n: u64| mix(round << 32 | n) % rows;
-        let copied = measure(|n| {
-            for (k, out) in batch.chunks_exact_mut(length).enumerate() {
-                let row = set.row(order(n + k as u64)).expect("in range");
-                out.copy_from_slice(row.tokens);
+        let mut kinds: [&mut dyn FnMut(u64, &mut [u32]); KINDS.len()] = [
+            &mut |n, batch| {
+                for (row, out) in (n..).zip(batch.chunks_exact_mut(length)) {
+                    out.copy_from_slice(set.row(order(row)).expect("in range").tokens);
+                }
+            },
+            &mut |n, batch| {
+                for (row, out) in (n..).zip(batch.chunks_exact_mut(length)) {
+                    let start = usize::try_from(order(row)).expect("fits") * length;
+                    out.copy_from_slice(&all[start..start + length]);
+                }
+            },
+            &mut |n, batch| {
+                let start = usize::try_from(order(n)).expect("fits") * length;
+                let start = start.min(all.len() - batch.len());
+                batch.copy_from_slice(&all[start..start + batch.len()]);
+            },
+            &mut |n, _| {
+                for row in n..n + BATCH as u64 {
+                    black_box(set.row(order(row)).expect("in range").tokens);
+                }
+            },
+        ];
+        let mut seconds = [0.0; KINDS.len()];
+        let mut turns = 0;
+        while seconds[0] < args.seconds {
+            for (kind, seconds) in kinds.iter_mut().zip(&mut seconds) {
+                let start = cpu_seconds();
+                for n in turns * TURN..(turns + 1) * TURN {
+                    kind(n * BATCH as u64, &mut batch);
+                    black_box(&batch);
+                }
+                *seconds += cpu_seconds() - start;
             }
-            black_box(&batch);
-        });
-        let borrowed = measure(|n| {
-            for k in 0..BATCH as u64 {
-                let row = set.row(order(n + k)).expect("in range");
-                black_box(row.tokens);
-            }
-        });
-        let memory = measure(|n| {
-            let most = all.len() - batch.len();
-            let start = usize::try_from(order(n)).expect("fits") * length;
-            let start = start.min(most);
-            batch.copy_from_slice(&all[start..start + BATCH * length]);
-            black_box(&batch);
-        });
-        for (result, rate) in results.iter_mut().zip([copied, borrowed, memory]) {
-            result.push(rate);
+            turns += 1;
+        }
+        for (rates, seconds) in rates.iter_mut().zip(seconds) {
+            rates.push((turns * TURN * BATCH as u64) as f64 / seconds);
         }
     }
-    let [copied, borrowed, memory] = results.map(median);
-    let json = serde_json::json!({
-        "rows": rows, "row_length": length,
-        "copied_rows_per_cpu_second": copied,
-        "borrowed_rows_per_cpu_second": borrowed,
-        "memcpy_rows_per_cpu_second": memory,
-        "copied_of_memcpy": copied / memory,
-    });
+    let rates = rates.map(median);
+    let mut json = serde_json::json!({ "rows": rows, "row_length": length });
+    for (kind, rate) in KINDS.iter().zip(rates) {
+        json[format!("{kind}_rows_per_cpu_second")] = rate.into();
+    }
+    json["copied_of_memcpy_of_the_rows"] = (rates[0] / rates[1]).into();
+    json["copied_of_memcpy"] = (rates[0] / rates[2]).into();
     println!("{json}");
-}
-
-/// Calls `batch` with the number of the first row until enough time has passed: rows per CPU-second.
-fn measure(mut batch: impl FnMut(u64)) -> f64 {
-    let (start, mut rows) = (cpu_seconds(), 0);
-    loop {
-        for _ in 0..64 {
-            batch(rows);
-            rows += BATCH as u64;
-        }
-        let seconds = cpu_seconds() - start;
-        if seconds > LONG_ENOUGH {
-            return rows as f64 / seconds;
-        }
-    }
 }
 
 /// Scatters row numbers (the finalizer of `SplitMix64`).
