@@ -175,18 +175,8 @@ impl Plan {
             mask: names.mask.clone(),
         })?;
         let data = &manifest.data;
-        let remote =
-            data.sources.iter().flat_map(|source| &source.paths).any(|path| Address::is_one(path));
-        let fetch = remote.then(|| fetcher(manifest, unreachable)).transpose()?;
-        let lister = Lister { manifest, fetch: fetch.as_ref(), unreachable };
-        let sources = (0..)
-            .zip(&data.sources)
-            .map(|(number, source)| plan_source(&lister, (number, source), &tokenizer))
-            .collect::<Result<Vec<_>, _>>()?;
-        let decode = DecodeOptions {
-            max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
-            ..DecodeOptions::default()
-        };
+        let Inputs { sources, decode, fetch } =
+            Inputs::with(manifest, unreachable, Some(&tokenizer))?;
         let (benchmark_files, benchmarks) = match &data.decontaminate {
             None => (Vec::new(), None),
             Some(keys) => {
@@ -245,6 +235,47 @@ impl Plan {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.sources.iter().flat_map(|source| &source.files).map(|file| file.bytes).sum()
+    }
+}
+
+/// The part of a plan that says what is read, for somebody who makes no ids of it.
+pub struct Inputs {
+    /// The sources, in manifest order. Without a tokenizer, conversations are not rendered.
+    pub sources: Vec<SourcePlan>,
+    /// Caps for the decoders.
+    pub decode: DecodeOptions,
+    /// What brings remote files, when there are any.
+    pub fetch: Option<Fetcher>,
+}
+
+impl Inputs {
+    /// Lists the files of every source; the tokenizer need not be there.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(manifest: &Manifest) -> Result<Self, PlanError> {
+        Self::with(manifest, Unreachable::Refused, None)
+    }
+
+    fn with(
+        manifest: &Manifest,
+        unreachable: Unreachable,
+        tokenizer: Option<&Vocabulary>,
+    ) -> Result<Self, PlanError> {
+        let data = &manifest.data;
+        let remote =
+            data.sources.iter().flat_map(|source| &source.paths).any(|path| Address::is_one(path));
+        let fetch = remote.then(|| fetcher(manifest, unreachable)).transpose()?;
+        let lister = Lister { manifest, fetch: fetch.as_ref(), unreachable };
+        let sources = (0..)
+            .zip(&data.sources)
+            .map(|(number, source)| plan_source(&lister, (number, source), tokenizer))
+            .collect::<Result<Vec<_>, _>>()?;
+        let decode = DecodeOptions {
+            max_document_bytes: usize::try_from(data.max_document_bytes).unwrap_or(usize::MAX),
+            ..DecodeOptions::default()
+        };
+        Ok(Self { sources, decode, fetch })
     }
 }
 
@@ -362,14 +393,14 @@ pub fn list_source(
 fn plan_source(
     lister: &Lister<'_>,
     (number, source): (u16, &Source),
-    tokenizer: &Vocabulary,
+    tokenizer: Option<&Vocabulary>,
 ) -> Result<SourcePlan, PlanError> {
     let manifest = lister.manifest;
     let filters = filters(manifest, source);
     let Listed { files, origins, unlisted } = lister.list(source, &filters)?;
-    let chat = match source.kind {
-        SourceKind::Text => None,
-        SourceKind::Sft => Some(ChatEncoder::new(tokenizer)?),
+    let chat = match (source.kind, tokenizer) {
+        (SourceKind::Sft, Some(tokenizer)) => Some(ChatEncoder::new(tokenizer)?),
+        (SourceKind::Text, _) | (SourceKind::Sft, None) => None,
     };
     let store = source.blobs.as_ref().map(|blobs| manifest.resolve(&blobs.store)).transpose()?;
     let blobs = store.map(|folder| Arc::new(BlobStore::open(&folder)));

@@ -5,7 +5,6 @@ use crate::{
     decode::{Batch, BatchSink, DecodeError, DecodeOptions, decode},
     fetch::{Address, AddressError, FetchError, Fetcher, Problem},
     pipeline::SourcePlan,
-    plan::Plan,
     source::InputFile,
 };
 use coda_cli::{Progress, signals::Stop};
@@ -75,22 +74,22 @@ pub struct BlobReport {
     pub example: Option<String>,
 }
 
-/// The remote files of a plan.
-pub fn remote_files(plan: &Plan) -> impl Iterator<Item = &InputFile> {
-    plan.sources.iter().flat_map(|source| &source.files).filter(|file| file.origin.is_some())
+/// The remote files of sources.
+pub fn remote_files(sources: &[SourcePlan]) -> impl Iterator<Item = &InputFile> {
+    sources.iter().flat_map(|source| &source.files).filter(|file| file.origin.is_some())
 }
 
-/// Fetches all remote files of a plan; `progress` counts their bytes.
+/// Fetches all remote files of sources; `progress` counts their bytes.
 ///
 /// # Errors
 /// If one cannot be fetched, or a signal comes.
 pub fn files(
-    plan: &Plan,
+    sources: &[SourcePlan],
     fetcher: &Fetcher,
     progress: &Arc<Progress>,
     stop: &Stop,
 ) -> Result<(), PrefetchError> {
-    let wanted: Vec<InputFile> = remote_files(plan).cloned().collect();
+    let wanted: Vec<InputFile> = remote_files(sources).cloned().collect();
     let counted = Arc::clone(progress);
     let mut ahead = fetcher.ahead(&wanted, Arc::new(move |bytes| counted.advance(bytes)));
     for file in &wanted {

@@ -7,7 +7,7 @@ use coda_cli::{
 };
 use coda_ingest::{
     fetch::FetchError,
-    plan::{Plan, Unreachable, fetcher},
+    plan::{Inputs, Unreachable, fetcher},
     prefetch::{BlobOptions, BlobReport, PrefetchError, blobs, count_blobs, files, remote_files},
 };
 use coda_manifests::Manifest;
@@ -56,12 +56,13 @@ impl Fetch {
             let exit = if e.is_usage() { Exit::Usage } else { Exit::Io };
             Failure::from_error(exit, &e).maybe_hint(e.hint())
         })?;
-        let mut plan = Plan::new(&manifest).map_err(|e| plan_failure(&e))?;
+        let Inputs { sources, decode, fetch } =
+            Inputs::new(&manifest).map_err(|e| plan_failure(&e))?;
         let stop = Stop::install()?;
-        let fetch = plan.fetch.take().map_or_else(|| fetcher(&manifest, Unreachable::Refused), Ok);
+        let fetch = fetch.map_or_else(|| fetcher(&manifest, Unreachable::Refused), Ok);
         let fetch = fetch.map_err(|e| plan_failure(&e))?;
-        let count = remote_files(&plan).count() as u64;
-        let bytes = remote_files(&plan).map(|file| file.bytes).sum();
+        let count = remote_files(&sources).count() as u64;
+        let bytes = remote_files(&sources).map(|file| file.bytes).sum();
         let mut summary = Summary {
             files: count,
             file_bytes: bytes,
@@ -74,14 +75,14 @@ impl Fetch {
         };
         if count > 0 {
             let progress = Arc::new(Progress::start(self.progress, "fetch", "bytes", Some(bytes)));
-            let outcome = files(&plan, &fetch, &progress, &stop);
+            let outcome = files(&sources, &fetch, &progress, &stop);
             progress.finish();
             if let Some(exit) = ended(outcome, &stop)?.1 {
                 return Ok(exit);
             }
         }
         let mut example = None;
-        for (source, keys) in plan.sources.iter().zip(&manifest.data.sources) {
+        for (source, keys) in sources.iter().zip(&manifest.data.sources) {
             let Some(keys) = &keys.blobs else { continue };
             let store = manifest
                 .resolve(&keys.store)
@@ -90,7 +91,7 @@ impl Fetch {
                 store: &store,
                 url: &keys.url,
                 parallel: usize::from(self.parallel),
-                decode: plan.decode.clone(),
+                decode: decode.clone(),
             };
             let (unknown, exit) = ended(count_blobs(source, &options, &stop), &stop)?;
             if let Some(exit) = exit {
