@@ -1,7 +1,7 @@
 //! What the manifest and the shard set come to: the run that is looked at.
 
 use crate::{ManifestArgs, clocks::Ways, mix::Averages, table::number};
-use coda_cli::{Exit, Failure};
+use coda_cli::{Exit, Failure, human};
 use coda_curriculum::{
     Clocks, MaskPlan, RowView, Settings, SpansNotNoted, SyntaxSpans, expected, plan_row,
 };
@@ -265,10 +265,12 @@ pub(crate) fn view<'a>(row: &Row<'a>, epoch: u32) -> RowView<'a> {
     }
 }
 
-/// Writes a result file whole or not at all.
+/// Writes a result file whole or not at all, and says so on stderr.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     commit::write_atomic(path, |file| file.write_all(text.as_bytes()))
-        .map_err(|error| Failure::from_error(Exit::Io, &error))
+        .map_err(|error| Failure::from_error(Exit::Io, &error))?;
+    eprintln!("{} is written, {}", path.display(), human::bytes(text.len() as u64));
+    Ok(())
 }
 
 /// Blocks that are to follow what the rows do not have noted.

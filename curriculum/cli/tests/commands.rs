@@ -170,6 +170,8 @@ fn show_draws_a_picture_and_a_self_contained_page() {
     let house = House::new();
     let args = ["show", "--manifest", "run.yaml", "--svg", "a.svg", "--html", "a.html"];
     assert_eq!(house.stdout(&args), "");
+    let told = String::from_utf8_lossy(&house.run(&args).stderr).into_owned();
+    assert!(told.contains("a.svg is written") && told.contains("a.html is written"), "{told}");
     let svg = fs::read_to_string(house.path("a.svg")).expect("the picture");
     for text in ["<svg", "S1 unmaskable prefix", "Block sizes of S3", "Learning rate", "step"] {
         assert!(svg.contains(text), "{text}");

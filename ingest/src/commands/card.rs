@@ -92,6 +92,8 @@ impl Card {
         super::must_lie_outside(&self.dir, out)?;
         super::make_parent(out)?;
         commit::write_atomic(out, |file| file.write_all(card.render().as_bytes()))
-            .map_err(|error| super::file_failure(&error))
+            .map_err(|error| super::file_failure(&error))?;
+        eprintln!("{} is written", out.display());
+        Ok(())
     }
 }
