@@ -76,7 +76,13 @@ const PRESETS: &[Preset] = &[
                 other line by line. Only the training parts are read, not the two of the tests.",
         keys: "{format: pairs, members: ['**/train-*/*.txt'], \
                text_template: \"{question}\\n{answer}\", license: Apache-2.0}",
-        published: at("gs://mathematics-dataset/mathematics_dataset-v1.0.tar.gz"),
+        // 56 modules, and in each three training parts of 666,666 exercises.
+        published: Published {
+            files: Some(1),
+            bytes: Some(2_330 * MILLION),
+            documents: Some(56 * 3 * 666_666),
+            ..at("gs://mathematics-dataset/mathematics_dataset-v1.0.tar.gz")
+        },
     },
     Preset {
         name: "deepmind-mathematics-hf",
@@ -206,7 +212,11 @@ const PRESETS: &[Preset] = &[
                 encoding is not told, so they are read as UTF-8.",
         keys: "{format: parquet, license: 'permissive, by file', \
                blobs: {store: blobs, id: blob_id}}",
-        published: at("hf://datasets/HuggingFaceTB/smollm-corpus/python-edu/*.parquet"),
+        published: Published {
+            bytes: Some(643_903_049),
+            documents: Some(7_678_448),
+            ..at("hf://datasets/HuggingFaceTB/smollm-corpus/python-edu/*.parquet")
+        },
     },
     Preset {
         name: "stack-v3-train",
