@@ -28,7 +28,7 @@ use std::{
 const BATCH_TOKENS: u32 = 1 << 21;
 /// Tokens after which the disk is asked to take what there is of a shard: forced only at its end, a whole
 /// shard keeps the end of a build waiting.
-const FORCED_TOKENS: u64 = 1 << 23;
+const FORCED_TOKENS: u64 = 1 << 22;
 /// The longest row: so long that nothing reaches it, so short that no offset overflows.
 const MAX_ROW_LENGTH: u32 = 1 << 24;
 
