@@ -30,6 +30,9 @@ struct Args {
 
 const KINDS: [&str; 4] = ["copied", "memcpy_of_the_rows", "memcpy", "borrowed"];
 
+/// Reads the batch that begins with the row of this number.
+type Kind<'a> = &'a mut dyn FnMut(u64, &mut [u32]);
+
 fn main() {
     let args = Args::parse();
     let set = ShardSet::open_with(&args.shard_set, Check::Structure).expect("a shard set");
@@ -41,7 +44,7 @@ fn main() {
     let mut rates: [Vec<f64>; KINDS.len()] = Default::default();
     for round in 0..args.rounds {
         let order = |n: u64| mix(round << 32 | n) % rows;
-        let mut kinds: [&mut dyn FnMut(u64, &mut [u32]); KINDS.len()] = [
+        let mut kinds: [Kind<'_>; KINDS.len()] = [
             &mut |n, batch| {
                 for (row, out) in (n..).zip(batch.chunks_exact_mut(length)) {
                     out.copy_from_slice(set.row(order(row)).expect("in range").tokens);
