@@ -4,6 +4,9 @@
 //! `CODA_TEST_CARD` set they run on the machine's cards: through NCCL as many as there are cards, through
 //! this process's memory all of them, on the first.
 
+#[path = "common/learners.rs"]
+mod learners;
+
 use coda_cuda::{CommunicatorId, device_count};
 use coda_trainer::{
     engine::{
@@ -14,8 +17,7 @@ use coda_trainer::{
     optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
     parallel::{ParallelLearner, RankLearner, RankStart},
 };
-
-const MASK: u32 = 42;
+use learners::{MASK, bits, held};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -47,19 +49,7 @@ fn cards() -> usize {
 }
 
 fn batch(rows: usize, seed: usize) -> Batch {
-    let len = 6;
-    let id = |i: usize| u32::try_from((i * 37 + seed * 11) % 42).expect("small");
-    let clean: Vec<u32> = (0..rows * len).map(id).collect();
-    let masked = |i: usize| (i * 2_654_435_761 + seed * 97) % 100 < 45;
-    let noised = clean.iter().enumerate().map(|(i, &id)| if masked(i) { MASK } else { id });
-    Batch {
-        rows,
-        len,
-        noised_ids: noised.collect(),
-        sigma: (0..rows).map(|row| 0.3 + 0.1 * ((row + seed) % 7) as f64).collect(),
-        segment_ids: None,
-        input_ids: clean,
-    }
+    learners::batch(rows, 6, seed)
 }
 
 /// Nine pieces for a step, the last smaller.
@@ -104,22 +94,6 @@ fn fresh(of_optimizer: &OptimizerSettings) -> (Params, Optimizer) {
     let params = Params::init(&config(), 3);
     let optimizer = Optimizer::new(of_optimizer, params.layout());
     (params, optimizer)
-}
-
-fn held(learner: &mut dyn Learner) -> (Params, Optimizer) {
-    let (params, optimizer) = learner.state().expect("state").expect("in this process");
-    (params.clone(), optimizer.clone())
-}
-
-/// Everything that a learner holds, as bits.
-fn bits(learner: &mut dyn Learner) -> Vec<(String, Vec<u32>)> {
-    let (params, optimizer) = held(learner);
-    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
-    let weights = params.iter().map(|(name, _, values)| (name.to_owned(), bits(values)));
-    let state = optimizer.state();
-    let state = state.into_iter().map(|tensor| (tensor.name, bits(tensor.values)));
-    let steps = u32::try_from(optimizer.steps()).expect("few");
-    weights.chain(state).chain([("steps".to_owned(), vec![steps])]).collect()
 }
 
 /// Numbers of ranks through NCCL that this machine has cards for, and through this process's memory.

@@ -1,6 +1,8 @@
 //! Ranks that train together: 1, 2, 4 and 8 of them give the same bits.
 
 mod common;
+#[path = "common/learners.rs"]
+mod learners;
 
 use coda_trainer::{
     engine::{
@@ -12,8 +14,7 @@ use coda_trainer::{
     parallel::{Collective as _, ParallelError, ParallelLearner, RankLearner, RankStart},
 };
 use common::{World, read_json};
-
-const MASK: u32 = 42;
+use learners::{MASK, bits, held};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -32,19 +33,7 @@ fn config() -> ModelConfig {
 }
 
 fn batch(rows: usize, seed: usize) -> Batch {
-    let len = 12;
-    let id = |i: usize| u32::try_from((i * 37 + seed * 11) % 42).expect("small");
-    let clean: Vec<u32> = (0..rows * len).map(id).collect();
-    let masked = |i: usize| (i * 2_654_435_761 + seed * 97) % 100 < 45;
-    let noised = clean.iter().enumerate().map(|(i, &id)| if masked(i) { MASK } else { id });
-    Batch {
-        rows,
-        len,
-        noised_ids: noised.collect(),
-        sigma: (0..rows).map(|row| 0.3 + 0.1 * ((row + seed) % 7) as f64).collect(),
-        segment_ids: None,
-        input_ids: clean,
-    }
+    learners::batch(rows, 12, seed)
 }
 
 /// Eleven pieces of two rows and a smaller one, for a step.
@@ -84,21 +73,6 @@ fn parallel(
         Ok(Box::new(learner) as Box<dyn RankLearner>)
     };
     ParallelLearner::start(ranks, params, optimizer, of_optimizer, 2, open).expect("started")
-}
-
-/// Everything that a learner holds, as bits.
-fn bits(learner: &mut dyn Learner) -> Vec<(String, Vec<u32>)> {
-    let (params, optimizer) = learner.state().expect("state").expect("in this process");
-    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
-    let weights = params.iter().map(|(name, _, values)| (name.to_owned(), bits(values)));
-    let state = optimizer.state().into_iter().map(|tensor| (tensor.name, bits(tensor.values)));
-    let steps = u32::try_from(optimizer.steps()).expect("few");
-    weights.chain(state).chain([("steps".to_owned(), vec![steps])]).collect()
-}
-
-fn held(learner: &mut dyn Learner) -> (Params, Optimizer) {
-    let (params, optimizer) = learner.state().expect("state").expect("in this process");
-    (params.clone(), optimizer.clone())
 }
 
 #[test]
