@@ -176,12 +176,7 @@ fn engine_failure(error: &EngineError) -> Failure {
         EngineError::Cuda(_) | EngineError::CudaShape(_) => Exit::Usage,
         _ => Exit::Incompatible,
     };
-    // Some of the trainer's hints name an engine that is not here.
-    let hint = error.hint().map(|hint| match error {
-        EngineError::CudaShape(_) => "use --engine cpu".to_owned(),
-        _ => hint.split(", or --engine xla").next().unwrap_or_default().to_owned(),
-    });
-    Failure::from_error(exit, error).maybe_hint(hint)
+    Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
 struct Running {

@@ -100,12 +100,9 @@ impl Library {
         const TOOLKIT: &str = "install CUDA 12.4 or later (or `pip install torch`, which brings its \
              libraries), or name their folders in CODA_CUDA_LIBRARIES";
         match self {
-            Self::Driver => (
-                "libcuda.so.1",
-                "the cuda engine",
-                "install NVIDIA's driver, or use --engine cpu, or --engine xla with a plugin for \
-                 your card",
-            ),
+            Self::Driver => {
+                ("libcuda.so.1", "the cuda engine", "install NVIDIA's driver, or use --engine cpu")
+            }
             Self::Nvrtc => ("libnvrtc", "compiling kernels", TOOLKIT),
             Self::CublasLt => ("libcublasLt", "matrix products", TOOLKIT),
             Self::Cudnn => ("libcudnn.so.9", "cuDNN's attention", TOOLKIT),

@@ -122,5 +122,19 @@ pub(super) fn failure(error: &EngineError) -> Failure {
         },
         _ => Exit::Incompatible,
     };
-    Failure::from_error(exit, error).maybe_hint(error.hint())
+    Failure::from_error(exit, error).maybe_hint(hint(error))
+}
+
+/// What to do about it. Where there is no way with our kernels, XLA may be one.
+fn hint(error: &EngineError) -> Option<String> {
+    let hint = error.hint()?;
+    Some(match error {
+        EngineError::CudaShape(_) => format!("{hint} or --engine xla"),
+        EngineError::Cuda(of_card)
+            if matches!(**of_card, CudaError::NoLibrary { library: "libcuda.so.1", .. }) =>
+        {
+            format!("{hint}, or --engine xla with a plugin for your card")
+        }
+        _ => hint,
+    })
 }

@@ -101,7 +101,7 @@ impl EngineError {
             Self::Parallel(error) => error.hint(),
             Self::Xla(error) => error.hint(),
             Self::Cuda(error) => error.hint(),
-            Self::CudaShape(_) => Some("use --engine cpu or --engine xla".to_owned()),
+            Self::CudaShape(_) => Some("use --engine cpu".to_owned()),
             Self::Batch(_) | Self::Tape(_) => None,
         }
     }
