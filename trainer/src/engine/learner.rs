@@ -203,15 +203,8 @@ where
         let (pieces, lanes) = (0..input.batches.len(), LANES / self.collective.ranks());
         let mut row_sums = Vec::new();
         let outcome = self.sum(input, pieces, lanes, 0, &mut row_sums);
-        // Nobody may wait for gradients of a rank that has none.
-        let own = [f64::from(u8::from(outcome.is_ok())), row_sums.iter().sum()];
-        let of_ranks = self.collective.numbers(&own)?;
-        outcome?;
-        let done = |numbers: &Vec<f64>| numbers.first().is_some_and(|&done| done > 0.0);
-        if let Some(rank) = of_ranks.iter().position(|numbers| !done(numbers)) {
-            return Err(ParallelError::Part(rank).into());
-        }
-        let finite = of_ranks.iter().flatten().all(|number| number.is_finite());
+        let losses = row_sums.iter().sum();
+        let ((), finite) = self.collective.agree(outcome, losses)?;
         Ok((row_sums, finite))
     }
 
@@ -220,8 +213,7 @@ where
         let grads = &self.sums[0];
         let owned = self.shards.of_rank(self.collective.rank());
         let squares: Vec<f64> = owned.map(|tensor| squares(grads.get(tensor))).collect();
-        let of_ranks = self.collective.numbers(&squares)?;
-        Ok(self.shards.in_order(&of_ranks)?.iter().sum::<f64>().sqrt())
+        Ok(self.collective.norm(&squares, &self.shards)?)
     }
 }
 

@@ -20,6 +20,7 @@ pub use channels::{Channels, channels};
 pub use learner::{ParallelLearner, RankLearner, RankPart, RankStart};
 pub use shards::Shards;
 
+use crate::engine::EngineError;
 use thiserror::Error;
 
 /// What ranks do together. All of them have to call the same methods in the same order.
@@ -62,6 +63,38 @@ pub trait Collective {
     /// # Errors
     /// As [`Collective::reduce_to_owners`].
     fn numbers(&mut self, own: &[f64]) -> Result<Vec<Vec<f64>>, Self::Error>;
+
+    /// Tells each other whether every rank has its gradients, for nobody may wait for those of a rank that
+    /// has none: what this rank made, and whether the sums of all ranks' losses are finite.
+    ///
+    /// # Errors
+    /// Why this rank has none, that another has none, and as [`Collective::numbers`].
+    fn agree<T>(
+        &mut self,
+        outcome: Result<T, EngineError>,
+        losses: f64,
+    ) -> Result<(T, bool), EngineError>
+    where
+        Self::Error: Into<EngineError>,
+    {
+        let own = [f64::from(u8::from(outcome.is_ok())), losses];
+        let of_ranks = self.numbers(&own).map_err(Into::into)?;
+        let made = outcome?;
+        let done = |numbers: &Vec<f64>| numbers.first().is_some_and(|&done| done > 0.0);
+        if let Some(rank) = of_ranks.iter().position(|numbers| !done(numbers)) {
+            return Err(ParallelError::Part(rank).into());
+        }
+        Ok((made, of_ranks.iter().flatten().all(|number| number.is_finite())))
+    }
+
+    /// The Euclidean norm of the whole gradient, from the squared norms of the tensors that this rank owns.
+    ///
+    /// # Errors
+    /// As [`Collective::numbers`].
+    fn norm(&mut self, squares: &[f64], shards: &Shards) -> Result<f64, Self::Error> {
+        let of_ranks = self.numbers(squares)?;
+        Ok(shards.in_order(&of_ranks)?.iter().sum::<f64>().sqrt())
+    }
 }
 
 /// A rank that is alone.

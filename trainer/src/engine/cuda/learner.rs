@@ -15,7 +15,7 @@ use crate::{
     model::Params,
     optim::{Optimizer, OptimizerSettings, clip_scale},
     parallel::{
-        Collective as _, ParallelError, RankLearner, RankPart, RankStart, Shards,
+        Collective as _, RankLearner, RankPart, RankStart, Shards,
         lanes::{self, LANES},
     },
 };
@@ -229,24 +229,19 @@ impl CudaLearner {
         sum.finish(card, places)
     }
 
-    /// The losses of the rows, and whether those of all ranks are finite; an error if a rank has none, for
-    /// nobody may wait for its gradients.
+    /// The losses of the rows, and whether those of all ranks are finite.
     fn agree(
         &mut self,
         outcome: Result<Vec<LossOutput>, EngineError>,
     ) -> Result<(Vec<f64>, bool), EngineError> {
-        let row_sums: Vec<f64> =
-            outcome.iter().flatten().flat_map(|output| &output.row_sums).copied().collect();
-        let own = row_sums.iter().sum::<f64>();
-        let Some((ranks, _)) = &mut self.among else {
-            return outcome.map(|_| (row_sums, own.is_finite()));
-        };
-        let of_ranks = ranks.numbers(&[f64::from(u8::from(outcome.is_ok())), own])?;
-        outcome?;
-        if let Some(rank) = of_ranks.iter().position(|numbers| numbers[0] < 1.0) {
-            return Err(ParallelError::Part(rank).into());
+        let outcome = outcome.map(|outputs| {
+            outputs.into_iter().flat_map(|output| output.row_sums).collect::<Vec<f64>>()
+        });
+        let losses = outcome.iter().flatten().sum::<f64>();
+        match &mut self.among {
+            Some((ranks, _)) => ranks.agree(outcome, losses),
+            None => outcome.map(|row_sums| (row_sums, losses.is_finite())),
         }
-        Ok((row_sums, of_ranks.iter().all(|numbers| numbers[1].is_finite())))
     }
 
     /// The Euclidean norm of the whole gradient, whose sum over the ranks is with the owners.
@@ -264,8 +259,7 @@ impl CudaLearner {
         for (at, &index) in self.owned.iter().enumerate() {
             card.sum_of_squares(places.span(grads, Element::F32, index)?, of(at, 1)?)?;
         }
-        let of_ranks = ranks.numbers(&card.read::<f64>(of(0, count)?)?)?;
-        Ok(shards.in_order(&of_ranks)?.iter().sum::<f64>().sqrt())
+        ranks.norm(&card.read::<f64>(of(0, count)?)?, shards)
     }
 
     /// Brings what is trained of the owned tensors to this process's memory, with their optimizer.
