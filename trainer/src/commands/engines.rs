@@ -50,6 +50,17 @@ pub(super) enum EngineArg {
     Xla,
 }
 
+impl EngineArg {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Xla => "xla",
+        }
+    }
+}
+
 /// Whose kernels compute attention on a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum AttentionArg {
@@ -77,12 +88,7 @@ impl AttentionArg {
 impl EngineArgs {
     /// The engine's name for records.
     pub(super) fn name(&self, of_manifest: EngineKey) -> &'static str {
-        match self.kind(of_manifest) {
-            EngineArg::Xla => "xla",
-            EngineArg::Cuda => "cuda",
-            EngineArg::Auto => auto().0.name(),
-            EngineArg::Cpu => "cpu",
-        }
+        self.resolved(of_manifest).name()
     }
 
     /// Overrides of manifest keys that these options stand for.
@@ -115,15 +121,12 @@ impl EngineArgs {
         recompute: Recompute,
     ) -> Result<Box<dyn Engine>, Failure> {
         self.check(EngineKey::Auto)?;
-        Ok(match self.kind(EngineKey::Auto) {
+        Ok(match self.resolved(EngineKey::Auto) {
             EngineArg::Xla => {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
                 Box::new(self.open_xla(config, xla, Processes::alone())?)
             }
             EngineArg::Cuda => Box::new(cards::open(0, config, recompute, self.kernels())?),
-            EngineArg::Auto if auto().0 == Auto::Cuda => {
-                Box::new(cards::open(0, config, recompute, self.kernels())?)
-            }
             EngineArg::Auto | EngineArg::Cpu => Box::new(cpu(config, recompute)),
         })
     }
@@ -233,8 +236,7 @@ impl EngineArgs {
     /// As [`EngineArgs::kind`], with what `auto` stands for.
     fn resolved(&self, of_manifest: EngineKey) -> EngineArg {
         match self.kind(of_manifest) {
-            EngineArg::Auto if auto().0 == Auto::Cuda => EngineArg::Cuda,
-            EngineArg::Auto => EngineArg::Cpu,
+            EngineArg::Auto => auto().0,
             named => named,
         }
     }
@@ -261,28 +263,12 @@ pub(super) fn policy(recompute: Recompute) -> RecomputePolicy {
     }
 }
 
-/// What `auto` stands for on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Auto {
-    Cuda,
-    Cpu,
-}
-
-impl Auto {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Cuda => "cuda",
-            Self::Cpu => "cpu",
-        }
-    }
-}
-
 /// What `auto` stands for, and why; found out once.
-fn auto() -> &'static (Auto, String) {
-    static FOUND: OnceLock<(Auto, String)> = OnceLock::new();
+fn auto() -> &'static (EngineArg, String) {
+    static FOUND: OnceLock<(EngineArg, String)> = OnceLock::new();
     FOUND.get_or_init(|| match cuda::probe() {
-        Ok(card) => (Auto::Cuda, card.name),
-        Err(error) => (Auto::Cpu, error.to_string()),
+        Ok(card) => (EngineArg::Cuda, card.name),
+        Err(error) => (EngineArg::Cpu, error.to_string()),
     })
 }
 
