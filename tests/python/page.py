@@ -48,11 +48,19 @@ def use(page: Page, address: str, key: str | None, picture: Path) -> None:
         expect(page.locator("#key-label")).to_be_hidden()
     else:
         page.fill("#key", "wrong")
-        page.click("#fill")
+        page.press("#key", "Enter")
         expect(state).to_have_class("bad")
+        with page.expect_response(re.compile("/v1/completions$")):
+            page.click("#fill")
+        expect(page.locator("#fill")).to_be_enabled()
+        expect(page.locator("#model")).to_have_text("The model")
+        # The name comes with the key, before anything is filled.
         page.fill("#key", key)
-        # The browser itself notes each answer 401: asked without a key, and with a wrong one.
-        same("refusals", len([error for error in errors if "401" in error]), 2)
+        page.press("#key", "Enter")
+        expect(page.locator("#model")).to_have_text("tiny")
+        expect(state).to_have_text("")
+        # The browser itself notes each answer 401: asked without a key, and twice with a wrong one.
+        same("refusals", len([error for error in errors if "401" in error]), 3)
         errors.clear()
     page.click("#fill")
     expect(state).to_have_text(re.compile("^Done: .* 8 tokens, 0 left"), timeout=TIMEOUT)
