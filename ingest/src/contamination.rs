@@ -294,7 +294,7 @@ fn each(
     take: &mut Take<'_>,
 ) -> Result<(), BenchmarkError> {
     let column = |name: &String| Column { path: FieldPath::new(name), role: Role::Text };
-    let layout = Layout { columns: columns.iter().map(column).collect(), list: None };
+    let layout = Layout { columns: columns.iter().map(column).collect(), ..Layout::default() };
     let options = DecodeOptions { layout, ..options.clone() };
     let mut failed = None;
     let mut send = |batch: Batch| {

@@ -22,6 +22,7 @@
 //! * [`explain`]: what happens to one document, and why; [`placed`]: where it stands in a finished set;
 //! * [`import`]: ids that another program has tokenized, into a shard set;
 //! * [`parquet_rows`]: a finished set as Parquet, for whatever reads tables;
+//! * [`records`]: what lies in files, as JSON lines;
 //! * [`train_tokenizer`]: a byte-level BPE tokenizer from code and text.
 
 pub mod blobs;
@@ -43,6 +44,7 @@ pub mod plan;
 pub mod prefetch;
 mod reason;
 pub mod record;
+pub mod records;
 pub mod reject;
 pub mod source;
 pub mod spans;

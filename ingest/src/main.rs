@@ -17,6 +17,7 @@ Examples:
   coda-ingest merge parts/* --out shards/pre
   coda-ingest --manifest my.yaml --explain docs:corpora/docs.jsonl:17
   coda-ingest presets open-web-math
+  coda-ingest records hf://datasets/org/name/data --head 2
   coda-ingest inspect shards/pre --row 0 --text
   coda-ingest verify shards/pre
   coda-ingest export shards/pre --to megatron --out megatron/pre
@@ -55,6 +56,8 @@ enum Command {
     Merge(commands::merge::Merge),
     /// List the published corpora that a manifest can name, and the keys that they stand for.
     Presets(commands::presets::Presets),
+    /// Write the records of files, local or remote, as JSON lines.
+    Records(commands::records::Records),
     /// Train a byte-level BPE tokenizer on code and text.
     TrainTokenizer(commands::train::Train),
 }
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
             Some(Command::Card(card)) => card.run(),
             Some(Command::Merge(merge)) => merge.run(),
             Some(Command::Presets(presets)) => presets.run(),
+            Some(Command::Records(records)) => records.run(),
             Some(Command::TrainTokenizer(train)) => train.run(),
         }
     })

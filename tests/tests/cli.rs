@@ -69,6 +69,7 @@ fn help_texts() {
                 "fetch",
                 "merge",
                 "presets",
+                "records",
                 "train-tokenizer",
             ]
             .as_slice(),
@@ -129,6 +130,7 @@ fn json_objects_keep_their_keys() {
     let export = |more: &[&str]| {
         work.run("coda-ingest", &["export", "shards/pre", "--to", "megatron"], more)
     };
+    let records = |more: &[&str]| work.run("coda-ingest", &["records", "corpora/docs.jsonl"], more);
     let all = [
         ("ingest --dry-run", ingest(&["--dry-run"])),
         ("ingest", ingest(&[])),
@@ -137,6 +139,7 @@ fn json_objects_keep_their_keys() {
         ("ingest export", export(&["--out", "exported", "--json", "-q"])),
         ("ingest import", imported(&work, "exported", "imported")),
         ("ingest card", work.run("coda-ingest", &["card", "shards/pre", "--json"], &[])),
+        ("ingest records", records(&["--out", "records.jsonl", "--json", "-q"])),
         ("curriculum show", curriculum("show", &[])),
         ("curriculum draw", curriculum("draw", &["--step", "0", "--rows", "0..1"])),
         ("trainer plan", trainer("plan", &["--stage", "pre", "--manifest", "pre.yaml", "--json"])),

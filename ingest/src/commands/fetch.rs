@@ -6,7 +6,6 @@ use coda_cli::{
     Exit, Failure, Progress, ProgressArgs, human, print_json, print_text, signals::Stop,
 };
 use coda_ingest::{
-    fetch::FetchError,
     plan::{Inputs, Unreachable, fetcher},
     prefetch::{BlobOptions, BlobReport, PrefetchError, blobs, count_blobs, files, remote_files},
 };
@@ -165,13 +164,8 @@ fn ended<T>(
     }
     match outcome {
         Ok(done) => Ok((Some(done), None)),
-        Err(PrefetchError::Fetch(error)) => Err(fetch_failure(&error)),
+        Err(PrefetchError::Fetch(error)) => Err(super::fetch_failure(&error)),
         Err(error @ PrefetchError::Url { .. }) => Err(Failure::from_error(Exit::Usage, &error)),
         Err(error) => Err(Failure::from_error(Exit::Io, &error)),
     }
-}
-
-fn fetch_failure(error: &FetchError) -> Failure {
-    let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
-    Failure::from_error(exit, error).maybe_hint(error.hint())
 }

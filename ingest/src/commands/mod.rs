@@ -11,17 +11,24 @@ pub(crate) mod inspect;
 pub(crate) mod merge;
 mod outlook;
 pub(crate) mod presets;
+pub(crate) mod records;
 mod survey;
 pub(crate) mod train;
 pub(crate) mod verify;
 
 use coda_cli::{Exit, Failure};
-use coda_ingest::source::SourceError;
+use coda_ingest::{fetch::FetchError, source::SourceError};
 use coda_shards::{ErrorClass, ShardError, commit::FileError};
 use std::path::Path;
 
 /// A listing error as the user sees it.
 pub(crate) fn source_failure(error: &SourceError) -> Failure {
+    let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
+    Failure::from_error(exit, error).maybe_hint(error.hint())
+}
+
+/// A remote file that cannot be had, as the user sees it.
+pub(crate) fn fetch_failure(error: &FetchError) -> Failure {
     let exit = if error.is_usage() { Exit::Usage } else { Exit::Io };
     Failure::from_error(exit, error).maybe_hint(error.hint())
 }

@@ -2,7 +2,7 @@
 
 use super::{
     BatchSink, Body, DecodeError, Fault, Location, TextRange,
-    value::{Bound, Elements},
+    value::{Bound, Elements, write_object},
 };
 use crate::record::{Column, Layout, Role};
 use polars_arrow::{
@@ -41,6 +41,14 @@ fn resolve<'l>(schema: &ArrowSchema, column: &'l Column) -> Result<Option<&'l [S
 
 /// What has to be read of a file for a layout.
 pub(super) fn project(schema: &ArrowSchema, layout: &Layout) -> Result<Vec<Root>, Fault> {
+    if layout.whole {
+        let whole = |(place, field): (usize, &Field)| {
+            let mut leaves = Vec::new();
+            let field = prune(field, &[&[]], &mut 0, &mut leaves);
+            Root { place, field, leaves }
+        };
+        return Ok(schema.iter_values().enumerate().map(whole).collect());
+    }
     let mut paths = Vec::new();
     for column in &layout.columns {
         paths.extend(resolve(schema, column)?);
@@ -138,6 +146,9 @@ pub(super) fn push_rows(
     max_document_bytes: usize,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
+    if layout.whole {
+        return push_objects(roots, arrays, first_row, max_document_bytes, sink);
+    }
     let schema: ArrowSchema =
         roots.iter().map(|root| (root.field.name.clone(), root.field.clone())).collect();
     let mut columns = Vec::with_capacity(layout.columns.len());
@@ -167,6 +178,37 @@ pub(super) fn push_rows(
     Ok(())
 }
 
+/// Pushes every row of a chunk as a JSON object.
+fn push_objects(
+    roots: &[Root],
+    arrays: &[Box<dyn Array>],
+    first_row: u64,
+    most: usize,
+    sink: &mut BatchSink<'_>,
+) -> Result<(), DecodeError> {
+    let names: Vec<&str> = roots.iter().map(|root| root.field.name.as_str()).collect();
+    for row in 0..arrays.first().map_or(0, |array| array.len()) {
+        let location = Location { number: first_row + row as u64 + 1, ..Location::default() };
+        let start = sink.bytes().len();
+        write_object(&names, arrays, row, sink.bytes());
+        let range = start..sink.bytes().len();
+        if range.len() > most {
+            let head = sink.bytes()[range.clone()].to_vec();
+            sink.bytes().truncate(start);
+            sink.reject(location, too_long(range.len(), most), &head)?;
+        } else {
+            sink.push(location, Body::Json(range))?;
+        }
+    }
+    Ok(())
+}
+
+fn too_long(length: usize, most: usize) -> Fault {
+    let message =
+        format!("the row has {length} bytes of text, more than data.max_document_bytes ({most})");
+    Fault::new("too_long", message)
+}
+
 /// One row of the bound columns.
 struct Record<'a> {
     columns: &'a [Bound<'a>],
@@ -182,21 +224,11 @@ impl<'a> Record<'a> {
         self.columns.iter().map(value).collect::<Result<_, Fault>>().map_err(DecodeError::Damaged)
     }
 
-    fn too_long(&self, length: usize) -> Fault {
-        Fault::new(
-            "too_long",
-            format!(
-                "the row has {length} bytes of text, more than data.max_document_bytes ({})",
-                self.most
-            ),
-        )
-    }
-
     fn push(&self, values: Values<'_>, sink: &mut BatchSink<'_>) -> Result<(), DecodeError> {
         let length: usize = values.iter().flatten().map(|value| value.len()).sum();
         if length > self.most {
             let head = values.iter().flatten().next().map_or(&[][..], |value| &value[..]);
-            return sink.reject(self.location, self.too_long(length), head);
+            return sink.reject(self.location, too_long(length, self.most), head);
         }
         let ranges = append(values, sink);
         sink.push(self.location, Body::Columns(ranges))
@@ -222,7 +254,7 @@ impl<'a> Record<'a> {
                 if length > self.most {
                     let head: Vec<u8> = sink.bytes()[start..].to_vec();
                     sink.bytes().truncate(start);
-                    return sink.reject(self.location, self.too_long(length), &head);
+                    return sink.reject(self.location, too_long(length, self.most), &head);
                 }
                 together.push(append(values, sink));
             } else {

@@ -180,7 +180,7 @@ pub(super) fn push_whole(
 ) -> Result<(), DecodeError> {
     let start = sink.bytes().len();
     let most = options.max_document_bytes as u64;
-    let outcome = input.reader.take(most + 1).read_to_end(sink.bytes());
+    let outcome = input.reader.take(most.saturating_add(1)).read_to_end(sink.bytes());
     sink.consumed(input.meter.newly_read());
     let length = sink.bytes().len() - start;
     let fault = match outcome {

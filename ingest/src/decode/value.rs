@@ -5,7 +5,8 @@ use crate::record::{Column, ListLayout, Role, rendered, walk};
 use polars_arrow::{
     array::{
         Array, BinaryArray, BinaryViewArray, BooleanArray, DictionaryArray, DictionaryKey,
-        ListArray, PrimitiveArray, StructArray, Utf8Array, Utf8ViewArray,
+        FixedSizeListArray, ListArray, PrimitiveArray, StructArray, Utf8Array, Utf8ViewArray,
+        get_value_display,
     },
     datatypes::{ArrowDataType, ArrowSchema},
     types::NativeType,
@@ -260,6 +261,14 @@ fn to_json(array: &dyn Array, index: usize) -> Option<Value> {
                 .collect::<Option<_>>()
                 .map(Value::Array)
         }
+        ArrowDataType::FixedSizeList(..) => {
+            let list: &FixedSizeListArray = any.downcast_ref()?;
+            let values = list.values().as_ref();
+            (index * list.size()..(index + 1) * list.size())
+                .map(|at| to_json(values, at))
+                .collect::<Option<_>>()
+                .map(Value::Array)
+        }
         ArrowDataType::Struct(_) => {
             let parent: &StructArray = any.downcast_ref()?;
             let mut map = Map::new();
@@ -270,6 +279,29 @@ fn to_json(array: &dyn Array, index: usize) -> Option<Value> {
         }
         _ => None,
     }
+}
+
+/// Appends a row as a JSON object, in the order of the columns. A value of a kind that JSON does not have
+/// (a date, a decimal, a map) is written as text.
+pub(super) fn write_object(
+    names: &[&str],
+    arrays: &[Box<dyn Array>],
+    row: usize,
+    out: &mut Vec<u8>,
+) {
+    out.push(b'{');
+    for (place, (name, array)) in names.iter().zip(arrays).enumerate() {
+        let value = to_json(array.as_ref(), row).unwrap_or_else(|| {
+            let mut text = String::new();
+            // Writing to a string does not fail.
+            let _ = get_value_display(array.as_ref(), "null")(&mut text, row);
+            Value::String(text)
+        });
+        let separator = if place == 0 { "" } else { "," };
+        let name = Value::String((*name).to_owned());
+        out.extend_from_slice(format!("{separator}{name}:{value}").as_bytes());
+    }
+    out.push(b'}');
 }
 
 fn number<T: NativeType + Into<Value>>(array: &dyn Array, index: usize) -> Option<Value> {

@@ -123,7 +123,7 @@ impl Extractor {
             transforms: Vec::new(),
             separator: String::new(),
             texts: columns.len(),
-            layout: Layout { columns, list: None },
+            layout: Layout { columns, ..Layout::default() },
             json: JsonKeys::new(std::iter::empty()),
         };
         extractor.index();

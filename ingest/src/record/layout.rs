@@ -37,4 +37,6 @@ pub struct Layout {
     pub columns: Vec<Column>,
     /// The list, if any.
     pub list: Option<ListLayout>,
+    /// Whether rows of columns are wanted whole, each as a JSON object; then nothing else here counts.
+    pub whole: bool,
 }

@@ -14,7 +14,7 @@ use polars_parquet::write::{
 use std::{fs::File, path::Path, sync::Arc};
 
 /// The writers fill one row group or batch with this many rows.
-const CHUNK: usize = 700;
+pub(crate) const CHUNK: usize = 700;
 
 /// The files written, with their containers.
 pub(crate) fn write_all(folder: &Path, texts: &[Option<&str>]) -> Vec<(String, Container)> {

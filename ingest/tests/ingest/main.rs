@@ -13,6 +13,7 @@ mod hostile;
 mod killed;
 mod parts;
 mod published;
+mod records;
 mod rendering;
 mod resuming;
 mod spans;
