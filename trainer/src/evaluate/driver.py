@@ -247,6 +247,7 @@ def inputs(job):
 
 
 def program(job):
+    began = time.perf_counter()
     try:
         with silence(), alarm(job["seconds"]):
             exec(compile(job["code"], "<solution>", "exec"), {})
@@ -254,7 +255,7 @@ def program(job):
         return {"status": "timeout", "why": "out of time"}
     except BaseException as error:
         return {"status": "fail", "why": said(error)}
-    return {"status": "pass", "why": ""}
+    return {"status": "pass", "why": "", "seconds": time.perf_counter() - began}
 
 
 def said(error):

@@ -1,6 +1,6 @@
 //! What a solution is worth: the driver in the sandbox, and what it answers.
 
-use super::{Benchmark, EvaluateError, Problem};
+use super::{Checks, EvaluateError, Problem};
 use coda_sandbox::{End, Isolation, Limits, Program, Sandbox};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -72,14 +72,22 @@ pub struct Judge {
     memory: u64,
 }
 
-/// What a canonical solution returned for the inputs of a problem.
-pub struct Expected {
-    base: Part,
-    plus: Part,
+/// What a canonical solution says of a problem.
+pub enum Expected {
+    /// What it returned for the inputs.
+    Results {
+        /// Of HumanEval or MBPP.
+        base: Part,
+        /// That EvalPlus added.
+        plus: Part,
+    },
+    /// How long a program of all inputs may take.
+    Seconds(f64),
 }
 
+/// Some inputs of a problem.
 #[derive(Deserialize)]
-struct Part {
+pub struct Part {
     /// Pickled by the driver, and opened by it only.
     outputs: String,
     seconds: Vec<f64>,
@@ -89,6 +97,9 @@ struct Part {
 struct Answer {
     status: Status,
     why: String,
+    /// How long a program took.
+    #[serde(default)]
+    seconds: f64,
 }
 
 impl Judge {
@@ -127,31 +138,46 @@ impl Judge {
         Ok((outcome.isolation, String::from_utf8_lossy(&outcome.stdout).trim().to_owned()))
     }
 
-    /// Runs the canonical solution of a problem whose results are compared; nothing for others.
+    /// Whether the interpreter has numpy, inside the sandbox.
     ///
     /// # Errors
-    /// If the sandbox fails or the canonical solution does.
-    pub fn expect(
-        &self,
-        benchmark: Benchmark,
-        problem: &Problem,
-    ) -> Result<Option<Expected>, EvaluateError> {
+    /// If it has not, or the sandbox fails.
+    pub fn has_numpy(&self) -> Result<(), EvaluateError> {
+        let answer = self.program("import numpy", CANONICAL_SECONDS)?;
+        if answer.status == Status::Pass {
+            return Ok(());
+        }
+        Err(EvaluateError::Numpy { python: self.python.display().to_string(), problem: answer.why })
+    }
+
+    /// Runs the canonical solution of a problem that has more to be held against than statements.
+    ///
+    /// # Errors
+    /// If the sandbox fails, or the canonical solution does where its results are needed.
+    pub fn expect(&self, problem: &Problem, code: &str) -> Result<Option<Expected>, EvaluateError> {
         #[derive(Deserialize)]
         struct Parts {
             base: Part,
             plus: Part,
         }
-        if !benchmark.compares() {
-            return Ok(None);
+        match &problem.checks {
+            Checks::Program(_) => Ok(None),
+            Checks::Written { all, .. } => {
+                let answer = self.program(&format!("{code}\n{all}"), PART_SECONDS)?;
+                let passed = answer.status == Status::Pass;
+                let seconds = if passed { TIME_FACTOR * answer.seconds } else { 0.0 };
+                Ok(Some(Expected::Seconds(seconds.clamp(PROGRAM_SECONDS, PART_SECONDS))))
+            }
+            Checks::Inputs => {
+                let job = json!({"mode": "expect", "code": code, "record": problem.record});
+                let run = self.run::<Parts>(DRIVER, &job, CANONICAL_SECONDS, EXPECTED_BYTES)?;
+                let Parts { base, plus } = run.map_err(|end| EvaluateError::Canonical {
+                    task: problem.task_id.clone(),
+                    problem: said(end),
+                })?;
+                Ok(Some(Expected::Results { base, plus }))
+            }
         }
-        let code = format!("{}{}", problem.prompt, problem.canonical);
-        let job = json!({"mode": "expect", "code": code, "record": problem.record});
-        let run = self.run::<Parts>(DRIVER, &job, CANONICAL_SECONDS, EXPECTED_BYTES)?;
-        let Parts { base, plus } = run.map_err(|end| EvaluateError::Canonical {
-            task: problem.task_id.clone(),
-            problem: said(end),
-        })?;
-        Ok(Some(Expected { base, plus }))
     }
 
     /// Judges a whole program. `expected` is what [`Judge::expect`] gave for the problem.
@@ -164,36 +190,67 @@ impl Judge {
         expected: Option<&Expected>,
         code: &str,
     ) -> Result<Verdict, EvaluateError> {
-        let Some(expected) = expected else {
-            let code = format!("{code}\n{}", problem.test);
-            let job = json!({"mode": "program", "code": code, "seconds": PROGRAM_SECONDS});
-            let answer = self.answer(&job, PROGRAM_SECONDS + 1.0 + START_SECONDS)?;
-            return Ok(Verdict { base: answer.status, plus: None, why: answer.why });
+        let behind = |test: &str, seconds| self.program(&format!("{code}\n{test}"), seconds);
+        let (base, plus) = match (&problem.checks, expected) {
+            (Checks::Program(test), _) => (behind(test, PROGRAM_SECONDS)?, None),
+            (Checks::Written { base, all }, expected) => {
+                let seconds = match expected {
+                    Some(Expected::Seconds(seconds)) => *seconds,
+                    _ => PROGRAM_SECONDS,
+                };
+                let all = behind(all, seconds)?;
+                match base {
+                    Some(base) => (behind(base, PROGRAM_SECONDS)?, Some(all)),
+                    None => (all, None),
+                }
+            }
+            (Checks::Inputs, Some(Expected::Results { base, plus })) => {
+                let part = |name, part| self.inputs(problem, code, name, part);
+                (part("base", base)?, Some(part("plus", plus)?))
+            }
+            (Checks::Inputs, _) => {
+                let task = &problem.task_id;
+                return Err(EvaluateError::Misfit(format!("{task} is judged without results")));
+            }
         };
-        let part = |name: &str, part: &Part| {
-            let limits: Vec<f64> = part
-                .seconds
-                .iter()
-                .map(|&seconds| LEAST_SECONDS.max(TIME_FACTOR * seconds))
-                .collect();
-            let seconds = PART_SECONDS.min(limits.iter().sum()) + ADDED_SECONDS + START_SECONDS;
-            let job = json!({
-                "mode": "inputs", "code": code, "record": problem.record, "part": name,
-                "expected": part.outputs, "seconds": limits,
-            });
-            self.answer(&job, seconds)
-        };
-        let (base, plus) = (part("base", &expected.base)?, part("plus", &expected.plus)?);
-        let why = [base.why, plus.why].into_iter().find(|why| !why.is_empty()).unwrap_or_default();
-        Ok(Verdict { base: base.status, plus: Some(plus.status), why })
+        let whys = [Some(&base), plus.as_ref()].into_iter().flatten().map(|answer| &answer.why);
+        let why = whys.into_iter().find(|why| !why.is_empty()).cloned().unwrap_or_default();
+        Ok(Verdict { base: base.status, plus: plus.map(|plus| plus.status), why })
+    }
+
+    /// Runs a program in which nothing may be raised.
+    fn program(&self, code: &str, seconds: f64) -> Result<Answer, EvaluateError> {
+        let job = json!({"mode": "program", "code": code, "seconds": seconds});
+        self.answer(&job, seconds + 1.0 + START_SECONDS)
+    }
+
+    /// Calls a solution with the inputs of a part.
+    fn inputs(
+        &self,
+        problem: &Problem,
+        code: &str,
+        name: &str,
+        part: &Part,
+    ) -> Result<Answer, EvaluateError> {
+        let limit = |&seconds: &f64| LEAST_SECONDS.max(TIME_FACTOR * seconds);
+        let limits: Vec<f64> = part.seconds.iter().map(limit).collect();
+        let seconds = PART_SECONDS.min(limits.iter().sum()) + ADDED_SECONDS + START_SECONDS;
+        let job = json!({
+            "mode": "inputs", "code": code, "record": problem.record, "part": name,
+            "expected": part.outputs, "seconds": limits,
+        });
+        self.answer(&job, seconds)
     }
 
     /// An answer, or what the program's end says in its place.
     fn answer(&self, job: &Value, seconds: f64) -> Result<Answer, EvaluateError> {
         Ok(match self.run(DRIVER, job, seconds, Limits::default().output)? {
             Ok(answer) => answer,
-            Err(End::WallTime) => Answer { status: Status::Timeout, why: said(End::WallTime) },
-            Err(end) => Answer { status: Status::Fail, why: said(end) },
+            Err(end) => {
+                let late = end == End::WallTime;
+                let status = if late { Status::Timeout } else { Status::Fail };
+                Answer { status, why: said(end), seconds: 0.0 }
+            }
         })
     }
 

@@ -22,9 +22,9 @@ mod solution;
 
 pub use count::pass_at_k;
 pub use generate::{Answerer, Generated, Plan};
-pub use judge::{Expected, Judge, Status, Verdict};
+pub use judge::{Expected, Judge, Part, Status, Verdict};
 pub use ledger::Ledger;
-pub use problem::{Benchmark, Problem, Suite};
+pub use problem::{Benchmark, Checks, Problem, Suite};
 pub use prompt::{Piece, Prompts, Question, Style};
 pub use results::{Judged, Results, Task};
 pub use session::{Session, Work};
@@ -75,6 +75,17 @@ pub enum EvaluateError {
         /// What it says.
         problem: String,
     },
+    /// It has no numpy, which the checks import.
+    #[error("the tests of this file import numpy, which {python} does not have: {problem}")]
+    Numpy {
+        /// The interpreter.
+        python: String,
+        /// What it says.
+        problem: String,
+    },
+    /// A file that this program does not read, or an address.
+    #[error("{0} is no file of JSON lines")]
+    NotLines(String),
     /// The file's own solution does not run.
     #[error("the canonical solution of {task} gives no results: {problem}")]
     Canonical {
@@ -106,6 +117,14 @@ impl From<EvaluateError> for Failure {
             EvaluateError::Python { .. } => {
                 (Exit::Usage, Some("name a Python interpreter with --python".to_owned()))
             }
+            EvaluateError::Numpy { .. } => (
+                Exit::Usage,
+                Some("name an interpreter that has it: --python venv/bin/python".to_owned()),
+            ),
+            EvaluateError::NotLines(path) => (
+                Exit::Usage,
+                Some(format!("make one of it: coda-ingest records {path} --out problems.jsonl")),
+            ),
             EvaluateError::Canonical { .. } => (
                 Exit::CheckFailed,
                 Some("an interpreter with numpy may be needed: --python".to_owned()),

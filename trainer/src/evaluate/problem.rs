@@ -8,6 +8,7 @@ use std::{
     collections::HashSet,
     fs::File,
     io::{BufRead, BufReader, Read},
+    mem::discriminant,
     path::Path,
 };
 
@@ -17,13 +18,13 @@ pub enum Benchmark {
     /// `prompt`, `test`, `entry_point`: `HumanEval.jsonl.gz`.
     #[serde(rename = "humaneval")]
     HumanEval,
-    /// `base_input`, `plus_input`: `HumanEvalPlus.jsonl.gz`.
+    /// `base_input`, `plus_input`: `HumanEvalPlus.jsonl.gz`; or as HumanEval, with EvalPlus's `test`.
     #[serde(rename = "humaneval+")]
     HumanEvalPlus,
     /// `test_list`: `mbpp.jsonl` and `sanitized-mbpp.json`.
     #[serde(rename = "mbpp")]
     Mbpp,
-    /// As HumanEval+, of tasks named `Mbpp/…`: `MbppPlus.jsonl.gz`.
+    /// As HumanEval+, of tasks named `Mbpp/…`: `MbppPlus.jsonl.gz`; or as MBPP, with EvalPlus's `test`.
     #[serde(rename = "mbpp+")]
     MbppPlus,
     /// As HumanEval with a `suffix`: the files of HumanEval-Infilling.
@@ -32,12 +33,6 @@ pub enum Benchmark {
 }
 
 impl Benchmark {
-    /// Whether a solution is called with inputs and compared with the canonical one (EvalPlus).
-    #[must_use]
-    pub const fn compares(self) -> bool {
-        matches!(self, Self::HumanEvalPlus | Self::MbppPlus)
-    }
-
     /// Its name in results.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -48,6 +43,30 @@ impl Benchmark {
             Self::MbppPlus => "mbpp+",
             Self::Infilling => "humaneval-infilling",
         }
+    }
+}
+
+/// What a solution is held against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// Statements behind it, in which nothing is raised.
+    Program(String),
+    /// The inputs of the record, for which it returns what the canonical solution returns: EvalPlus's files.
+    Inputs,
+    /// Such inputs and what is to be returned, written out as statements: EvalPlus on the hub.
+    Written {
+        /// The tests of MBPP. HumanEval+ has its base inputs among the others.
+        base: Option<String>,
+        /// All inputs.
+        all: String,
+    },
+}
+
+impl Checks {
+    /// Whether base and plus inputs have verdicts of their own.
+    #[must_use]
+    pub const fn have_plus(&self) -> bool {
+        matches!(self, Self::Inputs | Self::Written { base: Some(_), .. })
     }
 }
 
@@ -64,8 +83,8 @@ pub struct Problem {
     pub suffix: Option<String>,
     /// The solution that the file has: what belongs after the prompt, or the whole of it for MBPP.
     pub canonical: String,
-    /// The statements that a program must survive; not used where results are compared.
-    pub test: String,
+    /// What its solutions are held against.
+    pub checks: Checks,
     /// The tests that a prompt may show.
     pub shown: Vec<String>,
     /// The record as it stands in the file. Inputs are read by Python only: JSON of Python knows numbers
@@ -78,7 +97,9 @@ impl Problem {
     #[must_use]
     pub fn complete(&self, benchmark: Benchmark, completion: &str) -> String {
         match (benchmark, &self.suffix) {
-            (Benchmark::Mbpp, _) => completion.to_owned(),
+            (Benchmark::Mbpp | Benchmark::MbppPlus, _) if self.entry_point.is_none() => {
+                completion.to_owned()
+            }
             (_, Some(suffix)) => format!("{}{completion}{suffix}", self.prompt),
             (_, None) => format!("{}{completion}", self.prompt),
         }
@@ -119,6 +140,12 @@ impl Suite {
                 return Err(bad(line, "the records are of different benchmarks".to_owned()));
             }
             let problem = keys.problem(benchmark, record).map_err(|problem| bad(line, problem))?;
+            let first: Option<&Problem> = problems.first();
+            let alike =
+                |first: &Problem| discriminant(&first.checks) == discriminant(&problem.checks);
+            if !first.is_none_or(alike) {
+                return Err(bad(line, "the records are of different forms".to_owned()));
+            }
             if !seen.insert(problem.task_id.clone()) {
                 return Err(bad(line, format!("{} is there twice", problem.task_id)));
             }
@@ -127,6 +154,19 @@ impl Suite {
         let Some(benchmark) = kind else { return Err(bad(1, "it has no problems".to_owned())) };
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
         Ok(Self { benchmark, problems, hash })
+    }
+
+    /// Whether base and plus inputs have verdicts of their own.
+    #[must_use]
+    pub fn has_plus(&self) -> bool {
+        self.problems.iter().any(|problem| problem.checks.have_plus())
+    }
+
+    /// Whether the checks import numpy.
+    #[must_use]
+    pub fn needs_numpy(&self) -> bool {
+        let written = |problem: &Problem| matches!(problem.checks, Checks::Written { .. });
+        self.problems.iter().any(written)
     }
 
     /// Keeps the problems whose name ends in a number from `from` to `to`, both included.
@@ -157,7 +197,12 @@ fn records(text: &str) -> Result<Vec<(usize, String)>, String> {
 
 /// The text of a file, unpacked where its name ends in `.gz`.
 pub(super) fn read_text(path: &Path) -> Result<String, EvaluateError> {
-    let failed = |error| EvaluateError::Read { path: path.display().to_string(), error };
+    let name = path.display().to_string();
+    let columns = path.extension().is_some_and(|end| end == "parquet" || end == "arrow");
+    if name.contains("://") || columns {
+        return Err(EvaluateError::NotLines(name));
+    }
+    let failed = |error| EvaluateError::Read { path: name.clone(), error };
     let file = BufReader::new(File::open(path).map_err(failed)?);
     let mut reader: Box<dyn BufRead> = if path.extension().is_some_and(|end| end == "gz") {
         Box::new(BufReader::new(MultiGzDecoder::new(file)))
@@ -203,7 +248,9 @@ impl Record {
         }
         match (&self.test, &self.suffix, &self.test_list) {
             (Some(_), Some(_), _) => Ok(Benchmark::Infilling),
-            (Some(_), None, _) => Ok(Benchmark::HumanEval),
+            (Some(_), None, Some(_)) => Ok(Benchmark::MbppPlus),
+            (Some(test), None, None) if is_of_evalplus(test) => Ok(Benchmark::HumanEvalPlus),
+            (Some(_), None, None) => Ok(Benchmark::HumanEval),
             (None, _, Some(_)) => Ok(Benchmark::Mbpp),
             _ => Err("it has none of `test`, `test_list` and `base_input`".to_owned()),
         }
@@ -214,17 +261,20 @@ impl Record {
         let needed = |value: Option<String>, key: &str| {
             value.ok_or_else(|| format!("{task_id} has no `{key}`"))
         };
-        if benchmark == Benchmark::Mbpp {
-            let mut test = self.test_setup_code.unwrap_or_default();
-            for line in self.test_imports.iter().flatten() {
-                test = format!("{test}\n{line}");
-            }
-            let shown = self.test_list.unwrap_or_default();
+        if let Some(shown) = self.test_list {
+            let before = self.test_setup_code.iter().chain(self.test_imports.iter().flatten());
+            let before = before.map(String::as_str).collect::<Vec<_>>().join("\n");
+            let base = format!("{before}\n{}", shown.join("\n"));
             return Ok(Problem {
                 prompt: needed(self.text.or(self.prompt), "text")?,
                 suffix: None,
                 canonical: needed(self.code, "code")?,
-                test: format!("{test}\n{}", shown.join("\n")),
+                checks: match self.test {
+                    None => Checks::Program(base),
+                    Some(test) => {
+                        Checks::Written { base: Some(base), all: format!("{before}\n{test}") }
+                    }
+                },
                 shown,
                 entry_point: None,
                 record,
@@ -232,22 +282,36 @@ impl Record {
             });
         }
         let entry_point = needed(self.entry_point, "entry_point")?;
-        if benchmark.compares() && (self.plus_input.is_none() || self.atol.is_none()) {
-            return Err(format!("{task_id} has no `plus_input` or no `atol`"));
-        }
+        let checks = if self.base_input.is_some() {
+            if self.plus_input.is_none() || self.atol.is_none() {
+                return Err(format!("{task_id} has no `plus_input` or no `atol`"));
+            }
+            Checks::Inputs
+        } else {
+            let test = format!("{}\ncheck({entry_point})", self.test.unwrap_or_default());
+            match benchmark {
+                Benchmark::HumanEvalPlus => Checks::Written { base: None, all: test },
+                _ => Checks::Program(test),
+            }
+        };
         let assertion = self.assertion.iter().flat_map(|text| text.lines());
         let shown = assertion.filter(|line| line.starts_with("assert")).map(str::to_owned);
         Ok(Problem {
             prompt: needed(self.prompt, "prompt")?,
             suffix: self.suffix,
             canonical: needed(self.canonical_solution, "canonical_solution")?,
-            test: format!("{}\ncheck({entry_point})", self.test.unwrap_or_default()),
+            checks,
             shown: shown.collect(),
             entry_point: Some(entry_point),
             record,
             task_id: task_id.clone(),
         })
     }
+}
+
+/// Whether a program of tests is one that EvalPlus wrote: it goes through a list of inputs.
+fn is_of_evalplus(test: &str) -> bool {
+    test.lines().any(|line| line.trim_start().starts_with("inputs = ["))
 }
 
 /// `NaN` and `Infinity`, which Python writes and JSON does not have, as `null`: for our reading of a

@@ -52,28 +52,40 @@ const EXAMPLES: [&str; 3] = ["2", "3", "4"];
 pub struct Prompts {
     benchmark: Benchmark,
     style: Style,
-    /// Solved tasks before the prompt of MBPP.
+    /// Solved tasks before the prompt.
     examples: String,
 }
 
 impl Prompts {
-    /// `suite` is the whole file: examples are taken from it.
+    /// `suite` is the whole file. `solved` is the file of MBPP that the prompts of MBPP and MBPP+ begin with
+    /// three tasks of; without it MBPP itself is, and MBPP+ is asked without examples, having none.
     ///
     /// # Errors
-    /// If the examples that this way of asking needs are not in it, or the benchmark is not asked so.
-    pub fn new(suite: &Suite, style: Style) -> Result<Self, EvaluateError> {
+    /// If the examples are not in the file, or the benchmark is not asked so.
+    pub fn new(suite: &Suite, style: Style, solved: Option<&Suite>) -> Result<Self, EvaluateError> {
         let benchmark = suite.benchmark;
+        let misfit = |problem: &str| Err(EvaluateError::Misfit(problem.to_owned()));
         if benchmark == Benchmark::Infilling && style == Style::Chat {
-            return Err(EvaluateError::Misfit("holes are filled without --chat".to_owned()));
+            return misfit("holes are filled without --chat");
         }
+        let with_examples = matches!(benchmark, Benchmark::Mbpp | Benchmark::MbppPlus)
+            && style == Style::Completion;
+        if solved.is_some() && !with_examples {
+            return misfit("only the prompts of MBPP and MBPP+ without --chat begin with examples");
+        }
+        if solved.is_some_and(|solved| solved.benchmark != Benchmark::Mbpp) {
+            return misfit("the examples are tasks of MBPP: give --examples mbpp.jsonl");
+        }
+        let own = (benchmark == Benchmark::Mbpp).then_some(suite);
         let mut examples = String::new();
-        if benchmark == Benchmark::Mbpp && style == Style::Completion {
+        if let Some(solved) = solved.or(own).filter(|_| with_examples) {
             for task in EXAMPLES {
-                let found = suite.problems.iter().find(|problem| problem.task_id == task);
+                let found = solved.problems.iter().find(|problem| problem.task_id == task);
                 let example = found.ok_or_else(|| {
                     EvaluateError::Misfit(format!(
                         "the prompts of MBPP begin with the tasks 2, 3 and 4, and {task} is not in the \
-                         file; give mbpp.jsonl whole and choose with --tasks, or ask with --chat"
+                         file; give mbpp.jsonl whole and choose with --tasks, or as --examples, or ask \
+                         with --chat"
                     ))
                 })?;
                 let solved = [&begun(example), example.canonical.as_str(), "\n[DONE]\n\n"];
@@ -162,7 +174,7 @@ fn begun(problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Piece, Prompts, Style};
-    use crate::evaluate::{Benchmark, Problem, Suite};
+    use crate::evaluate::{Benchmark, Checks, Problem, Suite};
 
     fn problem(task_id: &str) -> Problem {
         Problem {
@@ -171,7 +183,7 @@ mod tests {
             prompt: "def f():\n    \"\"\"One.\"\"\"\n".to_owned(),
             suffix: None,
             canonical: "    return 1\n".to_owned(),
-            test: String::new(),
+            checks: Checks::Inputs,
             shown: ["assert f() == 1".to_owned(), "assert f()".to_owned()].into(),
             record: String::new(),
         }
@@ -179,7 +191,8 @@ mod tests {
 
     fn prompts(benchmark: Benchmark, style: Style) -> Prompts {
         let problems = ["2", "3", "4"].map(problem).into();
-        Prompts::new(&Suite { benchmark, problems, hash: String::new() }, style).expect("prompts")
+        let suite = Suite { benchmark, problems, hash: String::new() };
+        Prompts::new(&suite, style, None).expect("prompts")
     }
 
     #[test]
@@ -222,12 +235,30 @@ mod tests {
         let chat =
             |benchmark, task: &Problem| prompts(benchmark, Style::Chat).question(task).before;
         assert_eq!(chat(Benchmark::MbppPlus, &plus), chat(Benchmark::Mbpp, &task));
+        // MBPP+ has no examples, and takes those of MBPP.
+        let suite = |benchmark| {
+            let problems = ["2", "3", "4"].map(problem).into();
+            Suite { benchmark, problems, hash: String::new() }
+        };
+        let (plus, solved) = (suite(Benchmark::MbppPlus), suite(Benchmark::Mbpp));
+        let prompts = |solved| Prompts::new(&plus, Style::Completion, solved).expect("prompts");
+        let alone = prompts(None).question(&task).before;
+        assert_eq!(alone, [Piece::Text(super::begun(&task))]);
+        assert_eq!(prompts(Some(&solved)).question(&task).before, question.before);
     }
 
     #[test]
     fn what_cannot_be_asked_is_refused() {
         let suite = |benchmark| Suite { benchmark, problems: vec![], hash: String::new() };
-        assert!(Prompts::new(&suite(Benchmark::Mbpp), Style::Completion).is_err());
-        assert!(Prompts::new(&suite(Benchmark::Infilling), Style::Chat).is_err());
+        let refused = |benchmark, style, solved: Option<Benchmark>| {
+            Prompts::new(&suite(benchmark), style, solved.map(suite).as_ref()).is_err()
+        };
+        assert!(refused(Benchmark::Mbpp, Style::Completion, None));
+        assert!(refused(Benchmark::Infilling, Style::Chat, None));
+        let mbpp = Some(Benchmark::Mbpp);
+        assert!(refused(Benchmark::HumanEval, Style::Completion, mbpp));
+        assert!(refused(Benchmark::MbppPlus, Style::Chat, mbpp));
+        assert!(refused(Benchmark::MbppPlus, Style::Completion, Some(Benchmark::HumanEval)));
+        assert!(!refused(Benchmark::MbppPlus, Style::Completion, None));
     }
 }

@@ -93,7 +93,7 @@ impl Results {
                 task_id: problem.task_id.clone(),
                 samples: count(&|_| true),
                 base: count(&|verdict| verdict.base == Status::Pass),
-                plus: suite.benchmark.compares().then(|| count(&Verdict::passed)),
+                plus: suite.has_plus().then(|| count(&Verdict::passed)),
                 verdicts: judged.iter().map(|one| one.verdict.clone()).collect(),
             });
         }
@@ -109,7 +109,7 @@ impl Results {
         Ok(Self {
             evaluation,
             base: rates(&|task| task.base),
-            plus: suite.benchmark.compares().then(|| rates(&|task| task.plus.unwrap_or(0))),
+            plus: suite.has_plus().then(|| rates(&|task| task.plus.unwrap_or(0))),
             problems: tasks.len(),
             samples: tasks.iter().map(|task| task.samples).sum(),
             tasks,

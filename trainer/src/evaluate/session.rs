@@ -115,7 +115,8 @@ impl Session {
                 if leave() {
                     break;
                 }
-                let expected = work.judge.expect(work.suite.benchmark, problem)?;
+                let canonical = problem.complete(work.suite.benchmark, &problem.canonical);
+                let expected = work.judge.expect(problem, &canonical)?;
                 for solution in solutions {
                     if leave() {
                         return Ok(());

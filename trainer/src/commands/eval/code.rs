@@ -85,6 +85,9 @@ struct GenerateArgs {
     /// Ask as a user's turn in the chat template, with the head of the answer given.
     #[arg(long)]
     chat: bool,
+    /// A file of MBPP whose tasks 2, 3 and 4 stand before every task of MBPP+, as CoDA's harness has them.
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    examples: Option<PathBuf>,
     /// Solutions of every problem.
     #[arg(long, value_name = "N", default_value_t = 1)]
     samples_per_task: u32,
@@ -165,8 +168,9 @@ impl Code {
         self.generate.check()?;
         let mut suite = Suite::read(&self.data)?;
         let model = self.solutions.checkpoint.as_deref().map(Answerer::open).transpose()?;
-        let prompts = model.is_some().then(|| Prompts::new(&suite, self.generate.style()));
-        let prompts = prompts.transpose()?;
+        let solved = self.generate.examples.as_deref().map(Suite::read).transpose()?;
+        let prompts = || Prompts::new(&suite, self.generate.style(), solved.as_ref());
+        let prompts = model.is_some().then(prompts).transpose()?;
         if let Some((from, to)) = self.tasks {
             suite.keep(from, to)?;
         }
@@ -179,6 +183,9 @@ impl Code {
             "solutions": given.as_ref().map(|(_, source)| source),
             "generation": model.as_ref().map(|model| self.generate.describe(model)),
         });
+        if let Some(solved) = &solved {
+            evaluation["generation"]["examples"] = json!(solved.hash);
+        }
         let session = Session::open(&self.out, &evaluation)?;
         let stop = Stop::install()?;
         let solutions = match (given, &model, &prompts) {
@@ -213,6 +220,9 @@ impl Code {
             return self.generated(&session, solutions.len());
         }
         let judge = self.judge.open()?;
+        if suite.needs_numpy() {
+            judge.has_numpy()?;
+        }
         let judged_by = self.judge.describe(&judge)?;
         session.agree("judge.json", &judged_by)?;
         evaluation["judge"] = judged_by;
