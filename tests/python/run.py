@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import check_benchmarks
 from browser import prepare
 from corpus import Corpus, packed_manifest, pairs_manifest, write_corpus
 from coda_shards import ShardSet
@@ -129,6 +130,8 @@ def check_built(folder: Path, work: Path) -> None:
     say(check_noise(packed, pairs))
     say(f"draw: {rows} rows with {positions} masked positions are the same bit for bit")
     say(check_serving(folder.resolve() / "coda-serve", work.resolve() / "serving"))
+    make = REPOSITORY / "tests" / "evaluation" / "make.py"
+    say(check_benchmarks(folder.resolve(), make, work.resolve() / "benchmarks"))
     check_that_faults_show(programs, packed, corpus, work)
     say("faults put in on purpose are all named")
 
