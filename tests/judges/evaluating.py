@@ -166,8 +166,11 @@ def evalplus(bench: Bench, dataset: str) -> str:
         if ENDS_ITSELF in sample["solution"]:
             same(f"evalplus on {sample}", statuses, ["timeout", "timeout"])
             statuses = ["fail", "fail"]
-        found = mine[sample["task_id"]][number]
-        same(f"evalplus on {sample}", [found["base"], found["plus"]], statuses)
+        found = [mine[sample["task_id"]][number][part] for part in ("base", "plus")]
+        if found != statuses and "timeout" in statuses:
+            # Among others, on a busy machine; now alone.
+            statuses = verdict(sample)
+        same(f"evalplus on {sample}", found, statuses)
     if not any(any(one) for one in passed.values()) or all(all(one) for one in passed.values()):
         raise Difference(f"{suite}: the samples are not a mixed set")
     wanted = sum(sum(one) / len(one) for one in passed.values()) / len(passed)
