@@ -6,6 +6,10 @@
 //! some hundred tokens gradients come within that, over a handful those of the norms of queries and
 //! keys do not.
 
+#[path = "common/batches.rs"]
+mod batches;
+
+use batches::made_up;
 use coda_trainer::{
     engine::{
         Batch, CpuDecoder, CpuEngine, Decoder, Engine, HostLearner, Ids, Learner, LearnerSettings,
@@ -52,17 +56,7 @@ fn index(value: usize) -> u32 {
 }
 
 fn batch(rows: usize, len: usize, documents: bool, seed: usize) -> Batch {
-    let clean: Vec<u32> = (0..rows * len).map(|i| index((i * 37 + seed * 11) % 95)).collect();
-    let masked = |i: usize| (i * 2_654_435_761 + seed * 97) % 100 < 45;
-    let noised = clean.iter().enumerate().map(|(i, &id)| if masked(i) { MASK } else { id });
-    Batch {
-        rows,
-        len,
-        noised_ids: noised.collect(),
-        sigma: (0..rows).map(|row| 0.3 + 0.1 * (row % 7) as f64).collect(),
-        segment_ids: documents.then(|| (0..rows * len).map(|i| index((i % len) / 7)).collect()),
-        input_ids: clean,
-    }
+    made_up(rows, len, documents, seed, MASK)
 }
 
 fn open(config: &ModelConfig, recompute: RecomputePolicy) -> CudaEngine {

@@ -4,9 +4,12 @@
 //! `CODA_TEST_CARD` set they run on the machine's cards: through NCCL as many as there are cards, through
 //! this process's memory all of them, on the first.
 
+#[path = "common/batches.rs"]
+mod batches;
 #[path = "common/learners.rs"]
 mod learners;
 
+use batches::made_up;
 use coda_cuda::{CommunicatorId, device_count};
 use coda_trainer::{
     engine::{
@@ -17,7 +20,10 @@ use coda_trainer::{
     optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
     parallel::{ParallelLearner, RankLearner, RankStart},
 };
-use learners::{MASK, bits, held};
+use learners::{bits, held};
+
+/// The mask's id, behind 42 others.
+const MASK: u32 = 42;
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -49,7 +55,7 @@ fn cards() -> usize {
 }
 
 fn batch(rows: usize, seed: usize) -> Batch {
-    learners::batch(rows, 6, seed)
+    made_up(rows, 6, false, seed, MASK)
 }
 
 /// Nine pieces for a step, the last smaller.

@@ -1,9 +1,12 @@
 //! Ranks that train together: 1, 2, 4 and 8 of them give the same bits.
 
+#[path = "common/batches.rs"]
+mod batches;
 mod common;
 #[path = "common/learners.rs"]
 mod learners;
 
+use batches::made_up;
 use coda_trainer::{
     engine::{
         Batch, CpuEngine, Engine, EngineError, HostLearner, Ids, Learner, LearnerSettings,
@@ -11,10 +14,13 @@ use coda_trainer::{
     },
     model::{Grads, ModelConfig, Params, RecomputePolicy},
     optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
-    parallel::{Collective as _, ParallelError, ParallelLearner, RankLearner, RankStart},
+    parallel::{Collective as _, ParallelError, ParallelLearner, RankLearner, RankPart, RankStart},
 };
 use common::{World, read_json};
-use learners::{MASK, bits, held};
+use learners::{bits, held};
+
+/// The mask's id, behind 42 others.
+const MASK: u32 = 42;
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -33,7 +39,7 @@ fn config() -> ModelConfig {
 }
 
 fn batch(rows: usize, seed: usize) -> Batch {
-    learners::batch(rows, 12, seed)
+    made_up(rows, 12, false, seed, MASK)
 }
 
 /// Eleven pieces of two rows and a smaller one, for a step.

@@ -1,6 +1,10 @@
 //! The XLA engine, on the CPU plugin, against the CPU engine: loss, gradients, logits, steps of
 //! both optimizers, on one device and on meshes.
 
+#[path = "common/batches.rs"]
+mod batches;
+
+use batches::made_up;
 use coda_manifests::{Compute, MeshShape, Xla};
 use coda_pjrt::{PluginKind, discover};
 use coda_trainer::{
@@ -41,22 +45,8 @@ fn params(config: &ModelConfig) -> Params {
     params
 }
 
-fn index(value: usize) -> u32 {
-    u32::try_from(value).expect("a small number")
-}
-
 fn batch(rows: usize, len: usize, documents: bool, seed: usize) -> Batch {
-    let clean: Vec<u32> = (0..rows * len).map(|i| index((i * 37 + seed * 11) % 95)).collect();
-    let masked = |i: usize| (i * 2_654_435_761 + seed * 97) % 100 < 45;
-    let noised = clean.iter().enumerate().map(|(i, &id)| if masked(i) { MASK } else { id });
-    Batch {
-        rows,
-        len,
-        noised_ids: noised.collect(),
-        sigma: (0..rows).map(|row| 0.3 + 0.1 * row as f64).collect(),
-        segment_ids: documents.then(|| (0..rows * len).map(|i| index((i % len) / 7)).collect()),
-        input_ids: clean,
-    }
+    made_up(rows, len, documents, seed, MASK)
 }
 
 fn open(config: &ModelConfig, mesh: MeshShape, compute: Compute, chunk: u32) -> XlaEngine {

@@ -1,29 +1,6 @@
-//! Rows that need no shard set, and what a learner holds.
+//! What a learner holds.
 
-use coda_trainer::{
-    engine::{Batch, Learner},
-    model::Params,
-    optim::Optimizer,
-};
-
-/// The mask's id, behind 42 others.
-pub(crate) const MASK: u32 = 42;
-
-/// Made-up rows, of which somewhat less than half is masked.
-pub(crate) fn batch(rows: usize, len: usize, seed: usize) -> Batch {
-    let id = |i: usize| u32::try_from((i * 37 + seed * 11) % 42).expect("small");
-    let clean: Vec<u32> = (0..rows * len).map(id).collect();
-    let masked = |i: usize| (i * 2_654_435_761 + seed * 97) % 100 < 45;
-    let noised = clean.iter().enumerate().map(|(i, &id)| if masked(i) { MASK } else { id });
-    Batch {
-        rows,
-        len,
-        noised_ids: noised.collect(),
-        sigma: (0..rows).map(|row| 0.3 + 0.1 * ((row + seed) % 7) as f64).collect(),
-        segment_ids: None,
-        input_ids: clean,
-    }
-}
+use coda_trainer::{engine::Learner, model::Params, optim::Optimizer};
 
 /// A learner's parameters and optimizer.
 pub(crate) fn held(learner: &mut dyn Learner) -> (Params, Optimizer) {
