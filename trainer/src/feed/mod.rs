@@ -26,6 +26,9 @@ pub struct Feed {
     set: ShardSet,
     order: Order,
     recipe: Recipe,
+    /// Is told of which steps rows have been made.
+    #[cfg(test)]
+    pub(crate) made: Option<std::sync::mpsc::Sender<u64>>,
 }
 
 /// A feed that cannot be made or read.
@@ -114,7 +117,13 @@ impl Feed {
             let set = set.dir().display().to_string();
             return Err(SpansNotNoted { set, missing }.into());
         }
-        Ok(Self { set, order, recipe: recipe.clone() })
+        Ok(Self {
+            set,
+            order,
+            recipe: recipe.clone(),
+            #[cfg(test)]
+            made: None,
+        })
     }
 
     /// The shard set.
@@ -163,12 +172,19 @@ impl Feed {
     ) -> Result<Vec<Prepared>, FeedError> {
         let StepSettings { of_source, context, step } = settings;
         let first = step * u64::from(self.recipe.global_batch);
-        part.into_par_iter()
+        let rows = part
+            .into_par_iter()
             .map(|i| {
                 let position = self.order.at(first + u64::from(i));
                 self.prepare_row(position, |source| &of_source[source], context, Settings::level)
             })
-            .collect()
+            .collect();
+        #[cfg(test)]
+        if let Some(made) = &self.made {
+            // The test may have ended.
+            let _ = made.send(*step);
+        }
+        rows
     }
 
     /// `settings` gives those of a source by its number, which the shard set has checked.

@@ -366,3 +366,6 @@ pub(crate) fn engine_failure(error: &EngineError) -> Failure {
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+mod during_steps;
