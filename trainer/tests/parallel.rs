@@ -219,6 +219,56 @@ fn gradients_that_are_no_numbers_and_panics_of_one_rank() {
     assert!(ours.state().is_err(), "its part of the state is lost");
 }
 
+/// A rank that fails without the others, or that never answers.
+struct Stuck {
+    fails: bool,
+}
+
+impl Learner for Stuck {
+    fn rows_at_once(&self) -> usize {
+        2
+    }
+
+    fn step(&mut self, _: &StepInput<'_>) -> Result<StepOutput, EngineError> {
+        if self.fails {
+            return Err(EngineError::Batch("this rank fails".to_owned()));
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn loss(&mut self, _: &Batch, _: u32, _: f64) -> Result<LossOutput, EngineError> {
+        Err(EngineError::Batch("nothing is measured here".to_owned()))
+    }
+
+    fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError> {
+        Ok(None)
+    }
+}
+
+impl RankLearner for Stuck {
+    fn part(&mut self) -> Result<RankPart, EngineError> {
+        Ok(RankPart { tensors: Vec::new(), optimizer: Optimizer::new(&settings("adamw"), &[]) })
+    }
+}
+
+#[test]
+fn a_rank_that_never_answers_does_not_keep_another_s_failure() {
+    let params = Params::init(&config(), 3);
+    let optimizer = Optimizer::new(&settings("adamw"), params.layout());
+    let open =
+        |start: RankStart| Ok(Box::new(Stuck { fails: start.rank() == 1 }) as Box<dyn RankLearner>);
+    let mut ours =
+        ParallelLearner::start(2, params, optimizer, &settings("adamw"), 2, open).expect("started");
+    let error = ours.step(&input(&pieces(0))).expect_err("rank 1 fails");
+    assert!(error.to_string().contains("this rank fails"), "{error}");
+    // Nobody waits for it afterwards either.
+    let gone = ours.step(&input(&pieces(0))).expect_err("rank 1 fails, and rank 0 is lost");
+    assert!(gone.to_string().contains("this rank fails"), "{gone}");
+    drop(ours);
+}
+
 #[test]
 fn runs_in_ranks_give_the_same_files() {
     let world = World::new();

@@ -246,6 +246,19 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether the work before the mark is done.
+    ///
+    /// # Errors
+    /// If that work failed.
+    pub fn passed(&self) -> Result<bool, CudaError> {
+        // SAFETY: the event is alive.
+        match unsafe { event::query(self.handle) } {
+            Ok(()) => Ok(true),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
+            Err(error) => Err(refused("cuEventQuery")(error)),
+        }
+    }
+
     /// Waits until the work before the mark is done.
     ///
     /// # Errors

@@ -65,6 +65,9 @@ pub enum CudaError {
         /// Its status.
         status: String,
     },
+    /// Another rank takes no part any more, so that there is nothing to wait for.
+    #[error("another rank has left what the cards do together")]
+    Left,
     /// Sizes that do not fit together, or that a kernel is not made for.
     #[error("{0}")]
     Shape(String),

@@ -1,11 +1,14 @@
 //! Ranks that are threads of one process.
 //!
 //! Every pair of ranks has a channel each way, and what is sent is a copy, as between machines. A rank
-//! that ends takes its channels with it, so that nobody waits for it.
+//! that ends, or could not finish an exchange, takes its channels with it, so that nobody waits for it.
 
 use super::{Collective, ParallelError, Shards, lanes};
 use rayon::prelude::*;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{
+    Arc, OnceLock,
+    mpsc::{Receiver, Sender, channel},
+};
 
 /// Elements that are added at once.
 const CHUNK: usize = 1 << 14;
@@ -31,9 +34,12 @@ impl Message {
 /// One rank's ends of the channels.
 pub struct Channels {
     rank: usize,
-    /// To every rank; the own one is not used.
+    ranks: usize,
+    /// To every rank; the own one is not used. Empty once this rank has left.
     to: Vec<Sender<Message>>,
     from: Vec<Receiver<Message>>,
+    /// The first rank that has left.
+    first_gone: Arc<OnceLock<usize>>,
 }
 
 /// The ends of `ranks` ranks.
@@ -42,7 +48,11 @@ pub struct Channels {
 /// If there are not 1, 2, 4 or 8.
 pub fn channels(ranks: usize) -> Result<Vec<Channels>, ParallelError> {
     lanes::check(ranks)?;
-    let empty = |rank| Channels { rank, to: Vec::new(), from: Vec::new() };
+    let first_gone = Arc::new(OnceLock::new());
+    let empty = |rank| {
+        let first_gone = Arc::clone(&first_gone);
+        Channels { rank, ranks, to: Vec::new(), from: Vec::new(), first_gone }
+    };
     let mut ends: Vec<Channels> = (0..ranks).map(empty).collect();
     for sending in 0..ranks {
         for receiving in 0..ranks {
@@ -55,12 +65,47 @@ pub fn channels(ranks: usize) -> Result<Vec<Channels>, ParallelError> {
 }
 
 impl Channels {
+    /// Takes no part any more: whoever waits for this rank, or will, learns that it is gone.
+    pub fn leave(&mut self) {
+        // Only the first one is of interest.
+        let _ = self.first_gone.set(self.rank);
+        self.to.clear();
+        self.from.clear();
+    }
+
+    /// Another rank that has left, or ended, before this one did.
+    #[must_use]
+    pub fn gone(&self) -> Option<usize> {
+        self.first_gone.get().copied().filter(|&rank| rank != self.rank)
+    }
+
+    /// Whether a rank other than `rank` has left before it did, to be asked as often as one likes.
+    pub fn watch(&self) -> impl Fn() -> bool + use<> {
+        let (first_gone, own) = (Arc::clone(&self.first_gone), self.rank);
+        move || first_gone.get().is_some_and(|&rank| rank != own)
+    }
+
     fn send(&self, rank: usize, message: Message) -> Result<(), ParallelError> {
-        self.to[rank].send(message).map_err(|_| ParallelError::Gone(rank))
+        let to = self.to.get(rank).ok_or(ParallelError::Gone(self.rank))?;
+        to.send(message).map_err(|_| ParallelError::Gone(rank))
     }
 
     fn receive(&self, rank: usize) -> Result<Message, ParallelError> {
-        self.from[rank].recv().map_err(|_| ParallelError::Gone(rank))
+        let from = self.from.get(rank).ok_or(ParallelError::Gone(self.rank))?;
+        from.recv().map_err(|_| ParallelError::Gone(rank))
+    }
+
+    /// An exchange of which one cannot know how far the others came when it fails: there is no way on
+    /// from there.
+    fn whole<T>(
+        &mut self,
+        exchange: impl FnOnce(&Self) -> Result<T, ParallelError>,
+    ) -> Result<T, ParallelError> {
+        let done = exchange(self);
+        if done.is_err() {
+            self.leave();
+        }
+        done
     }
 
     /// The tensors that a rank has sent, if they have these sizes.
@@ -78,7 +123,7 @@ impl Channels {
 
     fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let own = self.rank;
-        (0..self.to.len()).filter(move |&rank| rank != own)
+        (0..self.ranks).filter(move |&rank| rank != own)
     }
 }
 
@@ -105,7 +150,7 @@ impl Collective for Channels {
     }
 
     fn ranks(&self) -> usize {
-        self.to.len()
+        self.ranks
     }
 
     fn reduce_to_owners(
@@ -113,16 +158,18 @@ impl Collective for Channels {
         tensors: &mut [&mut [f32]],
         shards: &Shards,
     ) -> Result<(), ParallelError> {
-        for owner in self.others() {
-            self.send(owner, Message::Tensors(copies(tensors, shards, owner)))?;
-        }
-        let sizes = sizes(tensors, shards, self.rank);
-        let mut received = Vec::with_capacity(self.to.len());
-        for rank in 0..self.to.len() {
-            let own = rank == self.rank;
-            let of_rank = if own { Vec::new() } else { self.tensors(rank, &sizes)? };
-            received.push(of_rank.into_iter());
-        }
+        let mut received = self.whole(|ends| {
+            for owner in ends.others() {
+                ends.send(owner, Message::Tensors(copies(tensors, shards, owner)))?;
+            }
+            let sizes = sizes(tensors, shards, ends.rank);
+            let of_rank = |rank| {
+                let own = rank == ends.rank;
+                let of_rank = if own { Vec::new() } else { ends.tensors(rank, &sizes)? };
+                Ok(of_rank.into_iter())
+            };
+            (0..ends.ranks).map(of_rank).collect::<Result<Vec<_>, _>>()
+        })?;
         for tensor in shards.of_rank(self.rank) {
             let own: &mut [f32] = tensors[tensor];
             let mut parts: Vec<Vec<f32>> =
@@ -143,36 +190,46 @@ impl Collective for Channels {
         tensors: &mut [&mut [f32]],
         shards: &Shards,
     ) -> Result<(), ParallelError> {
-        for rank in self.others() {
-            self.send(rank, Message::Tensors(copies(tensors, shards, self.rank)))?;
-        }
-        for owner in self.others() {
-            let values = self.tensors(owner, &sizes(tensors, shards, owner))?;
-            for (tensor, values) in shards.of_rank(owner).zip(values) {
-                tensors[tensor].copy_from_slice(&values);
+        self.whole(|ends| {
+            for rank in ends.others() {
+                ends.send(rank, Message::Tensors(copies(tensors, shards, ends.rank)))?;
             }
-        }
-        Ok(())
+            for owner in ends.others() {
+                let values = ends.tensors(owner, &sizes(tensors, shards, owner))?;
+                for (tensor, values) in shards.of_rank(owner).zip(values) {
+                    tensors[tensor].copy_from_slice(&values);
+                }
+            }
+            Ok(())
+        })
     }
 
     fn numbers(&mut self, own: &[f64]) -> Result<Vec<Vec<f64>>, ParallelError> {
-        for rank in self.others() {
-            self.send(rank, Message::Numbers(own.to_vec()))?;
-        }
-        let of_rank = |rank| {
-            if rank == self.rank {
-                return Ok(own.to_vec());
+        self.whole(|ends| {
+            for rank in ends.others() {
+                ends.send(rank, Message::Numbers(own.to_vec()))?;
             }
-            match self.receive(rank)? {
-                Message::Numbers(numbers) => Ok(numbers),
-                other @ Message::Tensors(_) => Err(ParallelError::Apart {
-                    rank,
-                    found: other.words(),
-                    wanted: "numbers".to_owned(),
-                }),
-            }
-        };
-        (0..self.to.len()).map(of_rank).collect()
+            let of_rank = |rank| {
+                if rank == ends.rank {
+                    return Ok(own.to_vec());
+                }
+                match ends.receive(rank)? {
+                    Message::Numbers(numbers) => Ok(numbers),
+                    other @ Message::Tensors(_) => Err(ParallelError::Apart {
+                        rank,
+                        found: other.words(),
+                        wanted: "numbers".to_owned(),
+                    }),
+                }
+            };
+            (0..ends.ranks).map(of_rank).collect()
+        })
+    }
+}
+
+impl Drop for Channels {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -200,7 +257,7 @@ mod tests {
         optim::TensorShape,
         parallel::{Collective, ParallelError, Shards},
     };
-    use std::thread;
+    use std::{sync::Barrier, thread};
 
     fn layout() -> Vec<TensorShape> {
         let shape = |(i, shape): (usize, &[usize])| TensorShape {
@@ -285,6 +342,26 @@ mod tests {
         assert_eq!(results[2], Ok(()));
         for rank in [0, 1, 3] {
             assert!(matches!(results[rank], Err(ParallelError::Gone(_))), "{results:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_rank_that_has_left_though_it_lives() {
+        let all_have_seen_it = Barrier::new(4);
+        let results = run(4, |mut ends| {
+            ends.numbers(&[0.0]).unwrap();
+            if ends.rank() == 2 {
+                ends.leave();
+            }
+            let seen = ends.numbers(&[1.0]);
+            let (gone, watched) = (ends.gone(), ends.watch()());
+            // Nobody ends before, for that would be seen too.
+            all_have_seen_it.wait();
+            (seen, gone, watched)
+        });
+        for (rank, (seen, gone, watched)) in results.into_iter().enumerate() {
+            assert!(matches!(seen, Err(ParallelError::Gone(_))), "{rank}: {seen:?}");
+            assert_eq!((gone, watched), ((rank != 2).then_some(2), rank != 2), "{rank}");
         }
     }
 

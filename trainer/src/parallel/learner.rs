@@ -13,10 +13,15 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 /// The stack of a rank's thread: that of a main thread.
 const STACK: usize = 8 << 20;
+
+/// How long the others may take to end when a rank has failed. They see it within milliseconds; a
+/// driver that does not come back may not keep the failure from being told.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something that a rank is to do.
 type Work = Box<dyn FnOnce(&mut dyn RankLearner) + Send>;
@@ -95,59 +100,86 @@ impl ParallelLearner {
     {
         let layout = params.layout().to_vec();
         let shards = Shards::balanced(&layout, ranks)?;
-        let mut started = Vec::with_capacity(ranks);
-        let mut opened = Vec::with_capacity(ranks);
-        for (rank, channels) in channels(ranks)?.into_iter().enumerate() {
-            let part = shards.part(rank, &optimizer, settings, &layout)?;
-            let (params, shards, open) = (params.clone(), shards.clone(), open.clone());
-            let begin = RankStart { params, part, shards, channels };
-            let (rank, told) = Rank::start(rank, move || open(begin))?;
-            started.push(rank);
-            opened.push(told);
-        }
-        for (rank, opened) in opened.into_iter().enumerate() {
-            opened.recv().map_err(|_| ParallelError::Gone(rank))??;
-        }
-        Ok(Self {
-            ranks: started,
+        let mut learner = Self {
+            ranks: Vec::with_capacity(ranks),
             settings: settings.clone(),
             layout,
             rows_at_once,
-            fetched: Some((params, optimizer)),
-        })
+            fetched: None,
+        };
+        let (told, opened) = channel();
+        for (rank, channels) in channels(ranks)?.into_iter().enumerate() {
+            let part = shards.part(rank, &optimizer, settings, &learner.layout)?;
+            let (params, shards, open) = (params.clone(), shards.clone(), open.clone());
+            let begin = RankStart { params, part, shards, channels };
+            let answer = Answer::to(rank, &told);
+            learner.ranks.push(Rank::start(rank, move || open(begin), answer)?);
+        }
+        learner.all_of(&opened)?;
+        learner.fetched = Some((params, optimizer));
+        Ok(learner)
     }
 
-    /// Puts work before a rank; what comes of it can be received.
+    /// Puts work before a rank, which answers.
     fn ask<T: Send + 'static>(
         &self,
         rank: usize,
-        work: impl FnOnce(&mut dyn RankLearner) -> T + Send + 'static,
-    ) -> Result<Receiver<T>, ParallelError> {
-        let (done, answer) = channel();
-        // Nobody may want the answer any more.
-        let work = move |learner: &mut dyn RankLearner| drop(done.send(work(learner)));
-        let sender = self.ranks[rank].work.as_ref().ok_or(ParallelError::Gone(rank))?;
-        sender.send(Box::new(work)).map_err(|_| ParallelError::Gone(rank))?;
-        Ok(answer)
+        answer: Answer<T>,
+        work: impl FnOnce(&mut dyn RankLearner) -> Result<T, EngineError> + Send + 'static,
+    ) {
+        let work = move |learner: &mut dyn RankLearner| answer.give(work(learner));
+        if let Some(sender) = &self.ranks[rank].work {
+            // What cannot be put before it is dropped, and the answer with it, which tells so.
+            drop(sender.send(Box::new(work)));
+        }
     }
 
     /// Puts work before all ranks and waits for all of them: the first error, if possible one of a
     /// rank's own.
-    fn ask_all<T, W>(&self, work: impl Fn(usize) -> W) -> Result<Vec<T>, EngineError>
+    fn ask_all<T, W>(&mut self, work: impl Fn(usize) -> W) -> Result<Vec<T>, EngineError>
     where
         T: Send + 'static,
         W: FnOnce(&mut dyn RankLearner) -> Result<T, EngineError> + Send + 'static,
     {
-        let asked: Vec<_> = (0..self.ranks.len()).map(|rank| self.ask(rank, work(rank))).collect();
-        let answers = asked.into_iter().enumerate().map(|(rank, answer)| match answer?.recv() {
-            Ok(answer) => answer,
-            Err(_) => Err(ParallelError::Gone(rank).into()),
-        });
+        let (told, answers) = channel();
+        for rank in 0..self.ranks.len() {
+            self.ask(rank, Answer::to(rank, &told), work(rank));
+        }
+        self.all_of(&answers)
+    }
+
+    /// What all ranks answer, as [`ParallelLearner::ask_all`] says. After an error the others have
+    /// [`PATIENCE`]; who does not answer then is left to itself.
+    fn all_of<T>(
+        &mut self,
+        answers: &Receiver<(usize, Result<T, EngineError>)>,
+    ) -> Result<Vec<T>, EngineError> {
+        let mut of_ranks: Vec<Option<Result<T, EngineError>>> = Vec::new();
+        of_ranks.resize_with(self.ranks.len(), || None);
+        let mut until = None;
+        while of_ranks.iter().any(Option::is_none) {
+            let answer = match until {
+                None => answers.recv().ok(),
+                Some(until) => {
+                    let left = Instant::saturating_duration_since(&until, Instant::now());
+                    answers.recv_timeout(left).ok()
+                }
+            };
+            let Some((rank, answer)) = answer else { break };
+            if answer.is_err() {
+                until.get_or_insert_with(|| Instant::now() + PATIENCE);
+            }
+            of_ranks[rank] = Some(answer);
+        }
         let (mut done, mut failed) = (Vec::new(), Vec::new());
-        for answer in answers.collect::<Vec<_>>() {
+        for (rank, answer) in of_ranks.into_iter().enumerate() {
             match answer {
-                Ok(answer) => done.push(answer),
-                Err(error) => failed.push(error),
+                Some(Ok(answer)) => done.push(answer),
+                Some(Err(error)) => failed.push(error),
+                None => {
+                    self.ranks[rank] = Rank { work: None, thread: None };
+                    failed.push(ParallelError::Gone(rank).into());
+                }
             }
         }
         // A rank that could not do its part knows why; the others know only that it could not.
@@ -157,7 +189,7 @@ impl ParallelLearner {
         if failed.is_empty() { Ok(done) } else { Err(failed.swap_remove(own.unwrap_or(0))) }
     }
 
-    fn fetch(&self) -> Result<(Params, Optimizer), EngineError> {
+    fn fetch(&mut self) -> Result<(Params, Optimizer), EngineError> {
         let parts = self.ask_all(|_| |learner: &mut dyn RankLearner| learner.part())?;
         let steps = parts.first().map_or(0, |part| part.optimizer.steps());
         let mut values: Vec<Option<Arc<Vec<f32>>>> = vec![None; self.layout.len()];
@@ -205,8 +237,10 @@ impl Learner for ParallelLearner {
         denominator: f64,
     ) -> Result<LossOutput, EngineError> {
         let batch = batch.clone();
+        let (told, answer) = channel();
         let work = move |learner: &mut dyn RankLearner| learner.loss(&batch, mask_id, denominator);
-        self.ask(0, work)?.recv().map_err(|_| ParallelError::Gone(0))?
+        self.ask(0, Answer::to(0, &told), work);
+        answer.recv().map_err(|_| ParallelError::Gone(0))?.1
     }
 
     fn state(&mut self) -> Result<Option<(&Params, &Optimizer)>, EngineError> {
@@ -218,20 +252,19 @@ impl Learner for ParallelLearner {
 }
 
 impl Rank {
-    /// Starts a rank's thread; whether it could open its learner can be received.
-    #[allow(clippy::type_complexity, reason = "a rank, and what it says first")]
+    /// Starts a rank's thread; it answers whether it could open its learner.
     fn start(
         rank: usize,
         open: impl FnOnce() -> Result<Box<dyn RankLearner>, EngineError> + Send + 'static,
-    ) -> Result<(Self, Receiver<Result<(), EngineError>>), ParallelError> {
+        answer: Answer<()>,
+    ) -> Result<Self, ParallelError> {
         let (work, list) = channel::<Work>();
-        let (told, opened) = channel();
         let run = move || {
             let mut learner = match open() {
                 Ok(learner) => learner,
-                Err(error) => return drop(told.send(Err(error))),
+                Err(error) => return answer.give(Err(error)),
             };
-            drop(told.send(Ok(())));
+            answer.give(Ok(()));
             for work in list {
                 work(learner.as_mut());
             }
@@ -241,7 +274,34 @@ impl Rank {
             .stack_size(STACK)
             .spawn(run)
             .map_err(|error| ParallelError::Thread { rank, problem: error.to_string() })?;
-        Ok((Self { work: Some(work), thread: Some(thread) }, opened))
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+}
+
+/// What a rank owes: it is given once, or when this is dropped, as by a panic: that the rank is gone.
+struct Answer<T> {
+    rank: usize,
+    to: Option<Sender<(usize, Result<T, EngineError>)>>,
+}
+
+impl<T> Answer<T> {
+    fn to(rank: usize, to: &Sender<(usize, Result<T, EngineError>)>) -> Self {
+        Self { rank, to: Some(to.clone()) }
+    }
+
+    fn give(mut self, answer: Result<T, EngineError>) {
+        if let Some(to) = self.to.take() {
+            // Nobody may want it any more.
+            drop(to.send((self.rank, answer)));
+        }
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let Some(to) = self.to.take() {
+            drop(to.send((self.rank, Err(ParallelError::Gone(self.rank).into()))));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 // A stand-in for libcuda: memory is the process's, streams are queues that run when something waits
 // for them, and a module is a library that the stand-in for NVRTC has made of kernels.
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -27,6 +29,8 @@ struct Launch {
 };
 
 struct Stream {
+    int card = 0;
+    // A task that is not ready is asked again.
     std::deque<std::function<int()>> waiting;
     uint64_t queued = 0, done = 0;
 };
@@ -51,12 +55,31 @@ std::set<Stream*> streams;
 size_t used = 0;
 uint64_t ticks = 0;
 bool reverse_order = false;
-int failure = SUCCESS;
 
-// Cards share the memory and the queues; a context only tells which card a thread has.
+// Cards share the memory; a context only tells which card a thread has.
 constexpr int MOST_CARDS = 8;
 char contexts[MOST_CARDS];
 thread_local void* current = nullptr;
+int holders[MOST_CARDS];
+
+// What a card answers once a task has failed, until nobody holds its context any more.
+int failures[MOST_CARDS];
+
+// What can be made to fail, how often each card has done it, and the one that fails, or 0.
+enum Kind { TASK, ALLOCATION, GROUP, KINDS };
+int64_t done_of[MOST_CARDS][KINDS], breaks_at[MOST_CARDS][KINDS];
+
+// Longer than any card of a test is at work: who waits for so long waits for what never comes.
+constexpr auto PATIENCE = std::chrono::seconds(60);
+
+int own_card() { return current ? int(static_cast<char*>(current) - contexts) : -1; }
+
+// Counts one of what a card does: whether it is to fail. A card without room stays without.
+bool breaks(int card, Kind kind) {
+    if (card < 0) return false;
+    const int64_t done = ++done_of[card][kind], at = breaks_at[card][kind];
+    return at > 0 && (kind == ALLOCATION ? done >= at : done == at);
+}
 
 // 0: as the environment says.
 int told_cards = 0;
@@ -95,19 +118,26 @@ bool inside(uint64_t pointer, size_t bytes) {
 }
 
 int drain(Stream* stream, uint64_t until) {
+    int& failure = failures[stream->card];
     while (stream->done < until && failure == SUCCESS) {
-        auto task = std::move(stream->waiting.front());
+        const int result = stream->waiting.front()();
+        if (result == NOT_READY) return result;
         stream->waiting.pop_front();
         stream->done++;
-        const int result = task();
         if (result != SUCCESS) failure = result;
+        else if (breaks(stream->card, TASK)) failure = ILLEGAL_ADDRESS;
     }
     return failure;
 }
 
-int drain_all() {
-    for (Stream* stream : streams) drain(stream, stream->queued);
-    return failure;
+// All that this thread's card has to do.
+int drain_card() {
+    const int card = own_card();
+    for (Stream* stream : streams) {
+        const int result = stream->card == card ? drain(stream, stream->queued) : int(SUCCESS);
+        if (result != SUCCESS) return result;
+    }
+    return SUCCESS;
 }
 
 int enqueue(void* handle, std::function<int()> task) {
@@ -115,15 +145,34 @@ int enqueue(void* handle, std::function<int()> task) {
     if (streams.count(stream) == 0) return INVALID_VALUE;
     stream->waiting.push_back(std::move(task));
     stream->queued++;
-    return failure;
+    return failures[stream->card];
+}
+
+#define LOCKED std::lock_guard<std::recursive_mutex> guard(lock)
+
+// Asks until something is ready; other threads have their turn in between.
+template <typename F>
+int wait(F result) {
+    const auto began = std::chrono::steady_clock::now();
+    for (;;) {
+        {
+            LOCKED;
+            const int found = result();
+            if (found != NOT_READY) return found;
+        }
+        if (std::chrono::steady_clock::now() - began > PATIENCE) {
+            std::fprintf(stderr, "emulator: a card waits for another that does nothing\n");
+            return LAUNCH_FAILED;
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
 }
 
 }  // namespace
 
 #define CALL extern "C" __attribute__((visibility("default"))) int
-#define LOCKED std::lock_guard<std::recursive_mutex> guard(lock)
 
-// For the stand-in for cuBLASLt.
+// For the stand-ins for cuBLASLt and NCCL.
 CALL emulator_enqueue(void* stream, int (*task)(void*), void* data) {
     LOCKED;
     return enqueue(stream, [=] { return task(data); });
@@ -135,7 +184,28 @@ CALL emulator_inside(uint64_t pointer, size_t bytes) {
 }
 
 // The card of this thread; -1 if it has none. For the stand-in for NCCL.
-CALL emulator_card() { return current ? int(static_cast<char*>(current) - contexts) : -1; }
+CALL emulator_card() { return own_card(); }
+
+// Counts a group of NCCL's calls: whether it is to fail.
+CALL emulator_group() {
+    LOCKED;
+    return breaks(own_card(), GROUP);
+}
+
+// Lets what a card does for the n-th time from now on fail: a task, and the card with it; an allocation, and
+// those after it; a group of NCCL's, once. With 0 nothing fails.
+CALL emulator_break(int card, int kind, int nth) {
+    LOCKED;
+    done_of[card][kind] = 0;
+    breaks_at[card][kind] = nth;
+    return SUCCESS;
+}
+
+// How often a card has done it since then.
+CALL emulator_done(int card, int kind, int) {
+    LOCKED;
+    return int(done_of[card][kind]);
+}
 
 CALL emulator_set_cards(int count) { return told_cards = count, SUCCESS; }
 
@@ -165,9 +235,15 @@ CALL cuDeviceGetAttribute(int* value, int attribute, int) {
     }
 }
 CALL cuDevicePrimaryCtxRetain(void** context, int device) {
+    LOCKED;
+    holders[device]++;
     return *context = &contexts[device], SUCCESS;
 }
-CALL cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+CALL cuDevicePrimaryCtxRelease_v2(int device) {
+    LOCKED;
+    if (--holders[device] == 0) failures[device] = SUCCESS;
+    return SUCCESS;
+}
 CALL cuCtxSetCurrent(void* context) { return current = context, SUCCESS; }
 CALL cuMemGetInfo_v2(size_t* free, size_t* total) {
     LOCKED;
@@ -178,20 +254,20 @@ CALL cuMemGetInfo_v2(size_t* free, size_t* total) {
 
 CALL cuStreamCreate(void** stream, unsigned) {
     LOCKED;
+    if (current == nullptr) return INVALID_VALUE;
     Stream* made = new Stream;
+    made->card = own_card();
     streams.insert(made);
     *stream = made;
     return SUCCESS;
 }
 CALL cuStreamSynchronize(void* stream) {
-    LOCKED;
     Stream* known = static_cast<Stream*>(stream);
-    if (streams.count(known) == 0) return INVALID_VALUE;
-    return drain(known, known->queued);
+    return wait([=] { return streams.count(known) ? drain(known, known->queued) : int(INVALID_VALUE); });
 }
 CALL cuStreamDestroy_v2(void* stream) {
+    wait(drain_card);
     LOCKED;
-    drain_all();
     streams.erase(static_cast<Stream*>(stream));
     delete static_cast<Stream*>(stream);
     return SUCCESS;
@@ -210,10 +286,13 @@ CALL cuEventRecord(void* event, void* stream) {
     *static_cast<Event*>(event) = Event{known, known->queued, ++ticks};
     return SUCCESS;
 }
-CALL cuEventSynchronize(void* event) {
+CALL cuEventQuery(void* event) {
     LOCKED;
     const Event mark = *static_cast<Event*>(event);
     return mark.stream && streams.count(mark.stream) ? drain(mark.stream, mark.at) : int(SUCCESS);
+}
+CALL cuEventSynchronize(void* event) {
+    return wait([=] { return cuEventQuery(event); });
 }
 CALL cuEventElapsedTime_v2(float* milliseconds, void* from, void* to) {
     LOCKED;
@@ -231,7 +310,7 @@ CALL cuEventDestroy_v2(void* event) { return delete static_cast<Event*>(event), 
 CALL cuMemAlloc_v2(uint64_t* pointer, size_t bytes) {
     LOCKED;
     if (bytes == 0) return INVALID_VALUE;
-    if (used + bytes > capacity()) return OUT_OF_MEMORY;
+    if (used + bytes > capacity() || breaks(own_card(), ALLOCATION)) return OUT_OF_MEMORY;
     void* block = std::aligned_alloc(512, (bytes + GUARD + 511) / 512 * 512);
     if (block == nullptr) return OUT_OF_MEMORY;
     std::memset(block, 0xff, bytes);
@@ -242,8 +321,8 @@ CALL cuMemAlloc_v2(uint64_t* pointer, size_t bytes) {
     return SUCCESS;
 }
 CALL cuMemFree_v2(uint64_t pointer) {
+    wait(drain_card);
     LOCKED;
-    drain_all();
     const auto found = allocations.find(pointer);
     if (found == allocations.end()) return INVALID_VALUE;
     used -= found->second;

@@ -65,6 +65,51 @@ pub fn reverse(reverse: bool) {
     tell(b"emulator_reverse", i32::from(reverse));
 }
 
+/// What a card does that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// A kernel, a copy, an exchange: the card answers nothing else from then on.
+    Task,
+    /// Room in its memory: there is none any more.
+    Allocation,
+    /// A group of NCCL's calls: this once it is refused.
+    Group,
+}
+
+/// Lets what a card does for the `nth` time from now on fail, or never with 0. For all of this process.
+///
+/// # Panics
+/// If there is no such card, or the stand-in for the driver cannot be loaded, which the build script has
+/// made.
+pub fn fail(card: u8, deed: Deed, nth: u32) {
+    ask(b"emulator_break", card, deed, nth);
+}
+
+/// How often a card has done it since [`fail`] was last called for it.
+///
+/// # Panics
+/// As [`fail`].
+#[must_use]
+pub fn done(card: u8, deed: Deed) -> u32 {
+    ask(b"emulator_done", card, deed, 0)
+}
+
+fn ask(function: &[u8], card: u8, deed: Deed, nth: u32) -> u32 {
+    assert!(card < 8, "8 cards at most");
+    let nth = i32::try_from(nth).expect("few");
+    // SAFETY: the library has no initialisers that matter, and the functions take three numbers.
+    let count = unsafe {
+        let library = libloading::Library::new(driver()).expect("the stand-in that was built");
+        let function: libloading::Symbol<unsafe extern "C" fn(i32, i32, i32) -> i32> =
+            library.get(function).expect("a function of ours");
+        let count = function(i32::from(card), deed as i32, nth);
+        // The driver stays loaded.
+        std::mem::forget(library);
+        count
+    };
+    u32::try_from(count).expect("a count")
+}
+
 fn tell(function: &[u8], value: i32) {
     // SAFETY: the library has no initialisers that matter, and the function takes one number.
     unsafe {

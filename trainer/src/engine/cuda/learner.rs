@@ -262,6 +262,40 @@ impl CudaLearner {
         ranks.norm(&card.read::<f64>(of(0, count)?)?, shards)
     }
 
+    /// From the gradients of the ranks to new weights everywhere: the norm, by what it was clipped, and
+    /// whether it was applied.
+    fn share_out(
+        &mut self,
+        finite: bool,
+        lr: f64,
+    ) -> Result<(f64, Option<f64>, bool), EngineError> {
+        let sum = Rc::clone(&self.sums[0]);
+        if let Some((ranks, shards)) = &mut self.among {
+            let mut grads = spans(&self.engine.places, &sum.block, Element::F32)?;
+            ranks.reduce_to_owners(&mut grads, shards)?;
+        }
+        let norm = self.norm()?;
+        let clipped = self.settings.grad_clip.and_then(|limit| clip_scale(norm, limit));
+        let applied = finite && norm.is_finite();
+        if applied {
+            self.fetched = None;
+            let (card, places) = (&self.engine.run.card, &self.engine.places);
+            let trained = Trained {
+                owned: &self.owned,
+                places,
+                weights: &self.weights,
+                grads: &sum.block,
+                master: self.master.as_ref().map(|block| (block, &self.owned_places)),
+            };
+            self.optimizer.step(card, &trained, lr, clipped.unwrap_or(1.0))?;
+            if let Some((ranks, shards)) = &mut self.among {
+                let mut weights = spans(places, &self.weights, Element::Bf16)?;
+                ranks.gather_from_owners(&mut weights, shards)?;
+            }
+        }
+        Ok((norm, clipped, applied))
+    }
+
     /// Brings what is trained of the owned tensors to this process's memory, with their optimizer.
     fn fetch(&self) -> Result<(Vec<Vec<f32>>, Optimizer), CudaError> {
         let (card, places) = (&self.engine.run.card, &self.engine.places);
@@ -291,31 +325,12 @@ impl Learner for CudaLearner {
         let outcome = outcome.and_then(|outputs| Ok(waited.map(|()| outputs)?));
         let (row_sums, finite) = self.agree(outcome)?;
         let loss = row_sums.iter().sum::<f64>() / input.denominator;
-        let sum = Rc::clone(&self.sums[0]);
-        if let Some((ranks, shards)) = &mut self.among {
-            let places = &self.engine.places;
-            let mut grads = spans(places, &sum.block, Element::F32)?;
-            ranks.reduce_to_owners(&mut grads, shards)?;
+        let moved = self.share_out(finite, input.lr);
+        if let (Err(_), Some((ranks, _))) = (&moved, &mut self.among) {
+            // The others may be anywhere in this.
+            ranks.leave();
         }
-        let norm = self.norm()?;
-        let clipped = self.settings.grad_clip.and_then(|limit| clip_scale(norm, limit));
-        let applied = finite && norm.is_finite();
-        if applied {
-            self.fetched = None;
-            let (card, places) = (&self.engine.run.card, &self.engine.places);
-            let trained = Trained {
-                owned: &self.owned,
-                places,
-                weights: &self.weights,
-                grads: &sum.block,
-                master: self.master.as_ref().map(|block| (block, &self.owned_places)),
-            };
-            self.optimizer.step(card, &trained, input.lr, clipped.unwrap_or(1.0))?;
-            if let Some((ranks, shards)) = &mut self.among {
-                let mut weights = spans(places, &self.weights, Element::Bf16)?;
-                ranks.gather_from_owners(&mut weights, shards)?;
-            }
-        }
+        let (norm, clipped, applied) = moved?;
         Ok(StepOutput { row_sums, loss, norm, clipped, applied })
     }
 

@@ -4,6 +4,10 @@
 //! recursive doubling: in each of log2(ranks) rounds a rank exchanges with one other. What arrives is
 //! added by a kernel of ours, neighbours first, then pairs of neighbours: the order of
 //! [`crate::parallel::Channels`], which does not depend on the number of ranks or on NCCL.
+//!
+//! A rank that fails in the middle of it leaves ([`CardRanks::leave`]). Nobody waits for a card in a call
+//! that does not come back: every wait looks whether a rank has left, and then gives its communicator up,
+//! which ends what its card still waits for.
 
 use super::tape::Run;
 use crate::{
@@ -35,15 +39,99 @@ pub(super) struct CardRanks {
 }
 
 impl CardRanks {
-    /// Joins the other ranks; returns when all have joined.
-    pub(super) fn join(run: &Rc<Run>, link: Link, channels: Channels) -> Result<Self, CudaError> {
-        let nccl = match link {
-            Link::Nccl(id) => {
-                Some(Communicator::join(&run.card, id, channels.rank(), channels.ranks())?)
+    /// Joins the other ranks; returns when all have joined, or one of them never will.
+    pub(super) fn join(run: &Rc<Run>, link: Link, channels: Channels) -> Result<Self, EngineError> {
+        let mut joined = Self { run: Rc::clone(run), channels, nccl: None, at_once: AT_ONCE };
+        if let Link::Nccl(id) = link {
+            joined.nccl = Some(joined.whole(|own| {
+                let (rank, ranks, gone) = (own.rank(), own.ranks(), own.channels.watch());
+                Ok(Communicator::join(&own.run.card, id, rank, ranks, gone)?)
+            })?);
+        }
+        Ok(joined)
+    }
+
+    /// Takes no part any more: the others see it, and end too.
+    pub(super) fn leave(&mut self) {
+        // First the word, so that what the others see of the second is not taken for a failure of theirs.
+        self.channels.leave();
+        if let Some(nccl) = &self.nccl {
+            nccl.abort();
+        }
+    }
+
+    /// Work in common, which a rank leaves when it fails: that another has left before it is the reason
+    /// then, whatever it looked like here.
+    fn whole<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let done = work(self);
+        if done.is_ok() {
+            return done;
+        }
+        let gone = self.channels.gone();
+        self.leave();
+        gone.map_or(done, |rank| Err(ParallelError::Gone(rank).into()))
+    }
+
+    /// Sums to the owners, by halving.
+    fn halve(
+        &self,
+        nccl: &Communicator,
+        tensors: &[Span<'_>],
+        shards: &Shards,
+    ) -> Result<(), CudaError> {
+        let (rank, card) = (self.rank(), &self.run.card);
+        let sizes: Vec<usize> = tensors.iter().map(|tensor| tensor.len()).collect();
+        for apart in rounds(self.ranks()) {
+            let partner = rank ^ apart;
+            let outgoing = parts(&sizes, shards, partner, apart, self.at_once);
+            let incoming = parts(&sizes, shards, rank, apart, self.at_once);
+            let most = incoming.iter().map(|part| len(part)).max().unwrap_or(0);
+            let room = card.room(Element::F32, most)?;
+            for at in 0..outgoing.len().max(incoming.len()) {
+                let none = Vec::new();
+                let (to_send, to_add) =
+                    (outgoing.get(at).unwrap_or(&none), incoming.get(at).unwrap_or(&none));
+                let piece = |(tensor, range): &Piece| tensors[*tensor].part(range.clone());
+                let sent = to_send.iter().map(|of| Ok((piece(of)?, partner)));
+                let sent = sent.collect::<Result<Vec<_>, CudaError>>()?;
+                let mut from = 0;
+                let places = to_add.iter().map(|(_, range)| {
+                    from += range.len();
+                    Span::of(&room, Element::F32, from - range.len(), range.len())
+                });
+                let places = places.collect::<Result<Vec<_>, CudaError>>()?;
+                let received: Vec<_> = places.iter().map(|place| (*place, partner)).collect();
+                nccl.exchange(&sent, &received)?;
+                for (of, place) in to_add.iter().zip(places) {
+                    card.add_floats(piece(of)?, place)?;
+                }
             }
-            Link::Host => None,
-        };
-        Ok(Self { run: Rc::clone(run), channels, nccl, at_once: AT_ONCE })
+        }
+        nccl.wait()
+    }
+
+    /// Values of the owners to everybody, by doubling.
+    fn double(
+        &self,
+        nccl: &Communicator,
+        tensors: &[Span<'_>],
+        shards: &Shards,
+    ) -> Result<(), CudaError> {
+        let rank = self.rank();
+        for apart in rounds(self.ranks()).into_iter().rev() {
+            let partner = rank ^ apart;
+            let of = |rank: usize| {
+                let agrees = move |&tensor: &usize| agree(shards.owner(tensor), rank, apart);
+                (0..tensors.len()).filter(agrees).map(|tensor| (tensors[tensor], partner))
+            };
+            let (outgoing, incoming): (Vec<_>, Vec<_>) =
+                (of(rank).collect(), of(partner).collect());
+            nccl.exchange(&outgoing, &incoming)?;
+        }
+        nccl.wait()
     }
 
     /// Brings values to this process's memory, lets `exchange` change them, and takes back those of some
@@ -100,42 +188,16 @@ impl Collective for CardRanks {
         tensors: &mut [Span<'_>],
         shards: &Shards,
     ) -> Result<(), EngineError> {
-        let (rank, ranks) = (self.rank(), self.ranks());
-        let Some(nccl) = &self.nccl else {
+        self.whole(|ranks| {
+            if let Some(nccl) = &ranks.nccl {
+                return Ok(ranks.halve(nccl, tensors, shards)?);
+            }
+            let rank = ranks.rank();
             let exchange = |channels: &mut Channels, values: &mut [&mut [f32]]| {
                 channels.reduce_to_owners(values, shards)
             };
-            return self.through_host(tensors, exchange, |tensor| shards.owner(tensor) == rank);
-        };
-        let card = &self.run.card;
-        let sizes: Vec<usize> = tensors.iter().map(|tensor| tensor.len()).collect();
-        for apart in rounds(ranks) {
-            let partner = rank ^ apart;
-            let outgoing = parts(&sizes, shards, partner, apart, self.at_once);
-            let incoming = parts(&sizes, shards, rank, apart, self.at_once);
-            let most = incoming.iter().map(|part| len(part)).max().unwrap_or(0);
-            let room = card.room(Element::F32, most)?;
-            for at in 0..outgoing.len().max(incoming.len()) {
-                let none = Vec::new();
-                let (to_send, to_add) =
-                    (outgoing.get(at).unwrap_or(&none), incoming.get(at).unwrap_or(&none));
-                let piece = |(tensor, range): &Piece| tensors[*tensor].part(range.clone());
-                let sent = to_send.iter().map(|of| Ok((piece(of)?, partner)));
-                let sent = sent.collect::<Result<Vec<_>, CudaError>>()?;
-                let mut from = 0;
-                let places = to_add.iter().map(|(_, range)| {
-                    from += range.len();
-                    Span::of(&room, Element::F32, from - range.len(), range.len())
-                });
-                let places = places.collect::<Result<Vec<_>, CudaError>>()?;
-                let received: Vec<_> = places.iter().map(|place| (*place, partner)).collect();
-                nccl.exchange(&sent, &received)?;
-                for (of, place) in to_add.iter().zip(places) {
-                    card.add_floats(piece(of)?, place)?;
-                }
-            }
-        }
-        Ok(())
+            ranks.through_host(tensors, exchange, |tensor| shards.owner(tensor) == rank)
+        })
     }
 
     fn gather_from_owners(
@@ -143,28 +205,26 @@ impl Collective for CardRanks {
         tensors: &mut [Span<'_>],
         shards: &Shards,
     ) -> Result<(), EngineError> {
-        let (rank, ranks) = (self.rank(), self.ranks());
-        let Some(nccl) = &self.nccl else {
+        self.whole(|ranks| {
+            if let Some(nccl) = &ranks.nccl {
+                return Ok(ranks.double(nccl, tensors, shards)?);
+            }
+            let rank = ranks.rank();
             let exchange = |channels: &mut Channels, values: &mut [&mut [f32]]| {
                 channels.gather_from_owners(values, shards)
             };
-            return self.through_host(tensors, exchange, |tensor| shards.owner(tensor) != rank);
-        };
-        for apart in rounds(ranks).into_iter().rev() {
-            let partner = rank ^ apart;
-            let of = |rank: usize| {
-                let agrees = move |&tensor: &usize| agree(shards.owner(tensor), rank, apart);
-                (0..tensors.len()).filter(agrees).map(|tensor| (tensors[tensor], partner))
-            };
-            let (outgoing, incoming): (Vec<_>, Vec<_>) =
-                (of(rank).collect(), of(partner).collect());
-            nccl.exchange(&outgoing, &incoming)?;
-        }
-        Ok(())
+            ranks.through_host(tensors, exchange, |tensor| shards.owner(tensor) != rank)
+        })
     }
 
     fn numbers(&mut self, own: &[f64]) -> Result<Vec<Vec<f64>>, EngineError> {
-        Ok(self.channels.numbers(own)?)
+        self.whole(|ranks| Ok(ranks.channels.numbers(own)?))
+    }
+}
+
+impl Drop for CardRanks {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
