@@ -23,7 +23,7 @@ Exit codes: 0 stopped after answering everything; 1 stopped with requests unansw
 /// What runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum EngineArg {
-    /// A CUDA card if there is one that can be used, else the CPU.
+    /// A CUDA card if there is one that can be used, with kernels for the model, else the CPU.
     #[default]
     Auto,
     /// The CPU, f32, all cores.

@@ -153,9 +153,9 @@ fn open(wanted: EngineArg, config: &ModelConfig) -> Result<Box<dyn Engine>, Engi
     let card = match wanted {
         EngineArg::Cpu => false,
         EngineArg::Cuda => true,
-        EngineArg::Auto => match cuda::probe() {
+        EngineArg::Auto => match card_for(config) {
             Ok(card) => {
-                eprintln!("engine: cuda ({})", card.name);
+                eprintln!("engine: cuda ({card})");
                 true
             }
             Err(error) => {
@@ -168,6 +168,13 @@ fn open(wanted: EngineArg, config: &ModelConfig) -> Result<Box<dyn Engine>, Engi
         return Ok(Box::new(CudaEngine::open(config, RecomputePolicy::None)?));
     }
     Ok(Box::new(CpuEngine::new(config.clone(), RecomputePolicy::None)))
+}
+
+/// The card's name, if there is one for models of this shape, or why there is none.
+fn card_for(config: &ModelConfig) -> Result<String, EngineError> {
+    let card = cuda::probe()?;
+    cuda::fits(config)?;
+    Ok(card.name)
 }
 
 /// A card that is not there, or has no kernels for the model, is a matter of usage.

@@ -141,6 +141,27 @@ fn auto_takes_a_card_that_is_there() {
 }
 
 #[test]
+fn auto_takes_the_cpu_where_the_card_has_no_kernels_for_the_model() {
+    let world = World::new();
+    let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "train.steps=2"];
+    let told = |args: &[&str]| {
+        let assert = emulated(&world, args).assert().success();
+        let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+        let lines: Vec<_> = error.lines().filter(|line| line.starts_with("engine: ")).collect();
+        let why = "engine: cpu (the cuda engine cannot run this model: vocab_size is 44;";
+        assert!(lines.len() == 1 && lines[0].starts_with(why), "{error}");
+    };
+    told(&[&run[..], &["--out", "auto"]].concat());
+    assert_eq!(read_json(&world.path("auto/run.json"))["engine"], "cpu");
+    world.train("cpu", &["train.steps=2", "--engine", "cpu"]);
+    assert!(world.state("auto", 2) == world.state("cpu", 2));
+    // There are no two cards, and none is needed.
+    let ranks = ["--out", "ranks", "--ranks", "2", "train.micro_batch=1"];
+    told(&[&run[..], &ranks].concat());
+    told(&["sample", "--checkpoint", "cpu", "--prefix", "t1 t2", "--span", "2"]);
+}
+
+#[test]
 fn what_a_card_cannot_do_is_told_in_one_line() {
     let world = World::new();
     let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--engine", "cuda"];

@@ -5,9 +5,8 @@ use super::{
     inputs::{ManifestArgs, init_path, recipe_failure},
 };
 use crate::{
-    checkpoint::{HfWeights, Store},
     engine::{Batch, EngineError, Learner, StepInput, xla::Processes},
-    fit::{model_config, optimizer_settings},
+    fit::{optimizer_settings, starting_shape},
     forecast::{Card, Job},
     model::{ModelConfig, Params, layout},
     optim::Optimizer,
@@ -107,19 +106,16 @@ impl Bench {
         let recipe =
             Recipe::resolve(&manifest, Some(1 << 20)).map_err(|error| recipe_failure(&error))?;
         let specials = Specials { eos: 0, pad: 0, mask: 0 };
-        let config = match (&recipe.model, init_path(&manifest, &recipe, None)?) {
-            (Some(shape), _) => model_config(shape, specials),
-            (None, Some(path)) => HfWeights::open(&Store::locate(&path)?)?.config().clone(),
-            (None, None) => {
-                return Err(Failure::usage("the manifest says nothing about the model")
-                    .hint("give model.init or the keys of model"));
-            }
-        };
+        let init = init_path(&manifest, &recipe, None)?;
+        let config = starting_shape(&recipe, init.as_deref(), specials)?.ok_or_else(|| {
+            Failure::usage("the manifest says nothing about the model")
+                .hint("give model.init or the keys of model")
+        })?;
         config.check().map_err(|error| Failure::usage(error.to_string()))?;
         let lengths =
             if self.lengths.is_empty() { vec![recipe.row_length] } else { self.lengths.clone() };
         let mut measured = Measured {
-            engine: self.engine.name(manifest.train.engine),
+            engine: self.engine.name(manifest.train.engine, Some(&config)),
             device: None,
             parameters: config.parameters(),
             optimizer: Optimizer::new(&optimizer_settings(&recipe.optimizer), &[]).kind(),

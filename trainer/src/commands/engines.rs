@@ -39,7 +39,7 @@ pub(super) struct EngineArgs {
 /// An engine on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum EngineArg {
-    /// A CUDA card if there is one that can be used, else the CPU.
+    /// A CUDA card if there is one that can be used, with kernels for the model, else the CPU.
     #[default]
     Auto,
     /// The CPU, f32, all cores.
@@ -86,9 +86,13 @@ impl AttentionArg {
 }
 
 impl EngineArgs {
-    /// The engine's name for records.
-    pub(super) fn name(&self, of_manifest: EngineKey) -> &'static str {
-        self.resolved(of_manifest).name()
+    /// The engine's name for records. `config` is the model's, as far as it is known.
+    pub(super) fn name(
+        &self,
+        of_manifest: EngineKey,
+        config: Option<&ModelConfig>,
+    ) -> &'static str {
+        self.resolved(of_manifest, config).name()
     }
 
     /// Overrides of manifest keys that these options stand for.
@@ -121,7 +125,10 @@ impl EngineArgs {
         recompute: Recompute,
     ) -> Result<Box<dyn Engine>, Failure> {
         self.check(EngineKey::Auto)?;
-        Ok(match self.resolved(EngineKey::Auto) {
+        if self.kind(EngineKey::Auto) == EngineArg::Auto && cuda::fits(config).is_err() {
+            say_what_auto_is(config);
+        }
+        Ok(match self.resolved(EngineKey::Auto, Some(config)) {
             EngineArg::Xla => {
                 let xla = Xla { mesh: self.mesh.unwrap_or_default(), ..Xla::default() };
                 Box::new(self.open_xla(config, xla, Processes::alone())?)
@@ -137,9 +144,14 @@ impl EngineArgs {
     }
 
     /// Refuses ranks of an engine that has none, and numbers of them that do not fit batch or machine.
-    pub(super) fn check_ranks(&self, recipe: &Recipe, ranks: Option<usize>) -> Result<(), Failure> {
+    pub(super) fn check_ranks(
+        &self,
+        recipe: &Recipe,
+        config: Option<&ModelConfig>,
+        ranks: Option<usize>,
+    ) -> Result<(), Failure> {
         let Some(ranks) = ranks else { return Ok(()) };
-        let kind = self.resolved(recipe.engine);
+        let kind = self.resolved(recipe.engine, config);
         if kind == EngineArg::Xla {
             return Err(Failure::usage("--ranks is an option of the CPU and CUDA engines")
                 .hint("use --mesh data=N or fsdp=N with the XLA engine"));
@@ -162,11 +174,10 @@ impl EngineArgs {
     ) -> Result<Box<dyn Learner>, Failure> {
         let settings = LearnerSettings::of(recipe);
         if self.kind(recipe.engine) == EngineArg::Auto {
-            let (chosen, why) = auto();
-            eprintln!("engine: {} ({why})", chosen.name());
+            say_what_auto_is(config);
         }
         let rows = micro_batch(recipe) as usize;
-        match self.resolved(recipe.engine) {
+        match self.resolved(recipe.engine, Some(config)) {
             EngineArg::Cuda => {
                 let wanted = self.attention.map_or(recipe.cuda.attention, AttentionArg::key);
                 let start = cards::Start { recipe, config, settings, rows };
@@ -234,9 +245,9 @@ impl EngineArgs {
     }
 
     /// As [`EngineArgs::kind`], with what `auto` stands for.
-    fn resolved(&self, of_manifest: EngineKey) -> EngineArg {
+    fn resolved(&self, of_manifest: EngineKey, config: Option<&ModelConfig>) -> EngineArg {
         match self.kind(of_manifest) {
-            EngineArg::Auto => auto().0,
+            EngineArg::Auto => auto(config).0,
             named => named,
         }
     }
@@ -263,13 +274,22 @@ pub(super) fn policy(recompute: Recompute) -> RecomputePolicy {
     }
 }
 
-/// What `auto` stands for, and why; found out once.
-fn auto() -> &'static (EngineArg, String) {
-    static FOUND: OnceLock<(EngineArg, String)> = OnceLock::new();
-    FOUND.get_or_init(|| match cuda::probe() {
-        Ok(card) => (EngineArg::Cuda, card.name),
-        Err(error) => (EngineArg::Cpu, error.to_string()),
-    })
+/// What `auto` stands for with a model of this shape, and why. The card is looked for once.
+fn auto(config: Option<&ModelConfig>) -> (EngineArg, String) {
+    static CARD: OnceLock<Result<String, String>> = OnceLock::new();
+    let card =
+        CARD.get_or_init(|| cuda::probe().map(|card| card.name).map_err(|error| error.to_string()));
+    match (card, config.map(cuda::fits)) {
+        (Err(why), _) => (EngineArg::Cpu, why.clone()),
+        (Ok(_), Some(Err(error))) => (EngineArg::Cpu, error.to_string()),
+        (Ok(name), _) => (EngineArg::Cuda, name.clone()),
+    }
+}
+
+/// One line about what `auto` has taken, and why.
+fn say_what_auto_is(config: &ModelConfig) {
+    let (chosen, why) = auto(Some(config));
+    eprintln!("engine: {} ({why})", chosen.name());
 }
 
 /// A plugin that is missing is a matter of usage; one that fails does not fit the machine.

@@ -5,7 +5,7 @@ use super::inputs::{ManifestArgs, Rows, init_path, path_failure};
 use super::processes::ProcessArgs;
 use crate::{
     checkpoint::Identity,
-    fit::{FitOptions, Job, Resume, fit, starting_model},
+    fit::{FitOptions, Job, Resume, fit, starting_model, starting_shape},
 };
 use clap::Args;
 use coda_cli::{Exit, Failure, ProgressArgs, print_json, print_text, signals::Stop};
@@ -64,9 +64,10 @@ impl Train {
         let out = self.out(&manifest)?;
         let stop = Stop::install()?;
         let Rows { dir, ranges, recipe, feed } = self.manifest.rows(&manifest)?;
-        self.engine.check_ranks(&recipe, self.ranks)?;
         let init = init_path(&manifest, &recipe, self.init.as_deref())?;
         let specials = feed.set().specials();
+        let shape = starting_shape(&recipe, init.as_deref(), specials)?;
+        self.engine.check_ranks(&recipe, shape.as_ref(), self.ranks)?;
         let order: Vec<_> = ranges
             .iter()
             .map(|range| json!([range.first_row, range.rows, range.held_out_rows, range.weight]))
@@ -81,7 +82,7 @@ impl Train {
             identity: Identity::new(&recipe, &fingerprint, json!(order)),
             description: json!({
                 "coda": env!("CARGO_PKG_VERSION"),
-                "engine": self.engine.name(of_manifest),
+                "engine": self.engine.name(of_manifest, shape.as_ref()),
                 "xla": recipe.xla,
                 "ranks": self.ranks.unwrap_or(1),
                 "threads": rayon::current_num_threads(),

@@ -155,6 +155,23 @@ pub(crate) fn optimizer_settings(recipe: &OptimizerRecipe) -> OptimizerSettings 
     }
 }
 
+/// The shape of the model that a run begins with, without its weights; None if neither recipe nor `init`
+/// says it.
+///
+/// # Errors
+/// If the checkpoint cannot be read.
+pub(crate) fn starting_shape(
+    recipe: &Recipe,
+    init: Option<&Path>,
+    specials: Specials,
+) -> Result<Option<ModelConfig>, Failure> {
+    Ok(match (recipe.model, init) {
+        (Some(shape), _) => Some(model_config(&shape, specials)),
+        (None, Some(path)) => Some(HfWeights::open(&Store::locate(path)?)?.config().clone()),
+        (None, None) => None,
+    })
+}
+
 /// The model that a run begins with: that of `init`, held against the recipe's shape, or fresh
 /// weights of that shape.
 ///

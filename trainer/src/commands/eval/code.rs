@@ -323,7 +323,7 @@ impl GenerateArgs {
     fn describe(&self, model: &Answerer) -> Value {
         json!({
             "model": {"name": name(model.dir()), "hash": model.hash()},
-            "engine": self.engine.name(EngineKey::Auto),
+            "engine": self.engine.name(EngineKey::Auto, Some(model.config())),
             "style": self.style(),
             "plan": self.plan(),
         })

@@ -309,8 +309,11 @@ impl Engine for CudaEngine {
     }
 }
 
-/// Refuses shapes that the kernels are not made for.
-fn fits(config: &ModelConfig) -> Result<(), EngineError> {
+/// Whether the kernels are made for models of this shape.
+///
+/// # Errors
+/// [`EngineError::CudaShape`], with the size that they are not made for.
+pub fn fits(config: &ModelConfig) -> Result<(), EngineError> {
     let widths = [
         ("hidden_size", config.hidden_size),
         ("intermediate_size", config.intermediate_size),
