@@ -4,8 +4,10 @@
 mod common;
 
 use assert_cmd::Command;
+use coda_cuda_emulator::Deed;
 use common::{World, read_json};
 use serde_json::Value;
+use std::time::Duration;
 
 /// A shape that the kernels are made for, and a learning rate at which runs that differ by rounding
 /// stay together.
@@ -125,6 +127,31 @@ fn runs_in_ranks_give_the_same_files_whatever_their_number() {
     let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
     assert!(error.contains("2 cards for 4 ranks") && error.contains("lower --ranks"), "{error}");
     assert!(!world.path("many").exists());
+}
+
+#[test]
+fn a_card_that_fails_in_an_exchange_ends_the_run_which_then_goes_on_to_the_same_bits() {
+    let world = World::new();
+    let run = |out: &str| {
+        let run = ["--stage", "pre", "--manifest", "tiny.yaml", "--quiet", "--json", "--out", out];
+        let keys = ["--engine", "cuda", "--ranks", "4", "train.micro_batch=1"];
+        let mut command = emulated(&world, &[&run[..], &SHAPE, &keys].concat());
+        command.env(coda_cuda_emulator::CARDS, "4").timeout(Duration::from_mins(2));
+        command
+    };
+    run("whole").assert().success();
+    // Four ranks exchange four times a step: twice for the sums, twice for the weights.
+    let of_step_six = 5 * 4 + 3;
+    let mut command = run("cut");
+    command.env(coda_cuda_emulator::BREAK, format!("2,{},{of_step_six}", Deed::Group as u8));
+    let assert = command.assert().code(1);
+    let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+    assert!(error.contains("ncclGroupEnd failed: ncclSystemError"), "{error}");
+    let steps = |out: &str| losses(&world, out).len();
+    assert_eq!(steps("cut"), 5, "the sixth was not finished by any rank");
+    run("cut").assert().success();
+    assert_eq!(world.metrics("cut"), world.metrics("whole"));
+    assert!(world.state("cut", 8) == world.state("whole", 8));
 }
 
 #[test]

@@ -72,6 +72,14 @@ int64_t done_of[MOST_CARDS][KINDS], breaks_at[MOST_CARDS][KINDS];
 // Longer than any card of a test is at work: who waits for so long waits for what never comes.
 constexpr auto PATIENCE = std::chrono::seconds(60);
 
+// As the environment says: a card, a kind and a number, such as 2,0,500.
+__attribute__((constructor)) void told_to_break() {
+    const char* told = std::getenv("CODA_EMULATOR_BREAK");
+    int card, kind, nth;
+    if (told && std::sscanf(told, "%d,%d,%d", &card, &kind, &nth) == 3 && card >= 0 && card < MOST_CARDS && kind >= 0 && kind < KINDS)
+        breaks_at[card][kind] = nth;
+}
+
 int own_card() { return current ? int(static_cast<char*>(current) - contexts) : -1; }
 
 // Counts one of what a card does: whether it is to fail. A card without room stays without.

@@ -21,6 +21,10 @@ pub const MEMORY: &str = "CODA_EMULATOR_MEMORY";
 /// The variable that says how many cards there are, 8 at most; one without it.
 pub const CARDS: &str = "CODA_EMULATOR_CARDS";
 
+/// The variable that lets a card of a program fail as [`fail`] does: the card, the deed's place in [`Deed`]
+/// and the number, such as `2,0,500`.
+pub const BREAK: &str = "CODA_EMULATOR_BREAK";
+
 /// The variable by which `coda-cuda` is told where libraries lie.
 pub const LIBRARIES: &str = "CODA_CUDA_LIBRARIES";
 
