@@ -131,17 +131,16 @@ fn whatever_fails_in_a_step_ends_it_with_the_rank_s_own_error() {
                 });
                 fail(BAD, deed, 0);
                 let of = format!("{way}, {deed:?} {nth} of {count}: {ended:?}, {took:?}");
-                let told = match ended.expect_err(&of) {
-                    EngineError::Cuda(error) => *error,
-                    other => panic!("{of}: {other}"),
-                };
+                let error = ended.expect_err(&of);
+                assert!(error.to_string().starts_with("rank 2: "), "{of}");
+                let EngineError::Cuda(told) = error.cause() else { panic!("{of}") };
                 assert!(
                     match deed {
                         Deed::Task =>
-                            matches!(told, CudaError::Driver { .. } | CudaError::Library { .. }),
-                        Deed::Allocation => matches!(told, CudaError::OutOfMemory { .. }),
+                            matches!(**told, CudaError::Driver { .. } | CudaError::Library { .. }),
+                        Deed::Allocation => matches!(**told, CudaError::OutOfMemory { .. }),
                         Deed::Group =>
-                            matches!(told, CudaError::Library { call: "ncclGroupEnd", .. }),
+                            matches!(**told, CudaError::Library { call: "ncclGroupEnd", .. }),
                     },
                     "{of}"
                 );
@@ -162,8 +161,9 @@ fn a_rank_that_cannot_begin_or_panics_does_not_keep_the_others_from_ending() {
             Ok(if rank == bad { 7 } else { i32::try_from(rank).expect("few") })
         })
     });
-    let Err(EngineError::Cuda(error)) = ended.map(drop) else { panic!("card 7 of 4") };
-    assert!(matches!(*error, CudaError::NoDevice), "{error}");
+    let error = ended.map(drop).expect_err("card 7 of 4");
+    let EngineError::Cuda(told) = error.cause() else { panic!("{error}") };
+    assert!(matches!(**told, CudaError::NoDevice), "{error}");
     assert!(took < AT_ONCE, "{took:?}");
     let (ended, took) = timed(|| {
         start(nccl(), move |rank| {

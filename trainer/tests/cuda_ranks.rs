@@ -173,7 +173,8 @@ fn a_rank_that_fails_changes_nothing_and_the_others_do_not_wait() {
     let mut bad = pieces(0);
     bad[8].input_ids = vec![99; 6];
     let error = ours.step(&input(&bad)).expect_err("no target");
-    assert!(matches!(error, EngineError::Batch(_)), "{error}");
+    assert!(matches!(error.cause(), EngineError::Batch(_)), "{error}");
+    assert!(error.to_string().starts_with("rank 3: "), "{error}");
     assert!(bits(&mut ours) == before);
     // They are in step all the same.
     assert!(ours.step(&input(&pieces(0))).expect("a step").applied);

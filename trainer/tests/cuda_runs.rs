@@ -146,7 +146,7 @@ fn a_card_that_fails_in_an_exchange_ends_the_run_which_then_goes_on_to_the_same_
     command.env(coda_cuda_emulator::BREAK, format!("2,{},{of_step_six}", Deed::Group as u8));
     let assert = command.assert().code(1);
     let error = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
-    assert!(error.contains("ncclGroupEnd failed: ncclSystemError"), "{error}");
+    assert!(error.contains("rank 2: ncclGroupEnd failed: ncclSystemError"), "{error}");
     let steps = |out: &str| losses(&world, out).len();
     assert_eq!(steps("cut"), 5, "the sixth was not finished by any rank");
     run("cut").assert().success();

@@ -134,7 +134,8 @@ fn a_rank_that_fails_changes_nothing_and_the_others_do_not_wait() {
     let mut bad = pieces(0);
     bad[10].input_ids = vec![99; 12];
     let error = ours.step(&input(&bad)).expect_err("no target");
-    assert!(matches!(error, EngineError::Batch(_)), "{error}");
+    assert!(matches!(error.cause(), EngineError::Batch(_)), "{error}");
+    assert!(error.to_string().starts_with("rank 3: "), "{error}");
     assert!(bits(&mut ours) == before);
     let few = ours.step(&input(&pieces(0)[..3])).expect_err("too few");
     let expected = ParallelError::Pieces { pieces: 3, ranks: 4 };

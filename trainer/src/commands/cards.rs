@@ -112,7 +112,7 @@ pub(super) fn open(
 
 /// A driver, card or library that is missing is a matter of usage, as is a model without kernels.
 pub(super) fn failure(error: &EngineError) -> Failure {
-    let exit = match error {
+    let exit = match error.cause() {
         EngineError::CudaShape(_) | EngineError::Parallel(_) => Exit::Usage,
         EngineError::Cuda(error) => match **error {
             CudaError::NoLibrary { .. } | CudaError::NoDevice | CudaError::OldDevice { .. } => {
@@ -128,7 +128,7 @@ pub(super) fn failure(error: &EngineError) -> Failure {
 /// What to do about it. Where there is no way with our kernels, XLA may be one.
 fn hint(error: &EngineError) -> Option<String> {
     let hint = error.hint()?;
-    Some(match error {
+    Some(match error.cause() {
         EngineError::CudaShape(_) => format!("{hint} or --engine xla"),
         EngineError::Cuda(of_card)
             if matches!(**of_card, CudaError::NoLibrary { library: "libcuda.so.1", .. }) =>

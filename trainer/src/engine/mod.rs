@@ -71,6 +71,14 @@ pub enum EngineError {
     /// The ranks of a run cannot work together.
     #[error(transparent)]
     Parallel(#[from] crate::parallel::ParallelError),
+    /// What one of several ranks has met.
+    #[error("rank {rank}: {error}")]
+    OfRank {
+        /// The rank, whose card is that of the same number.
+        rank: usize,
+        /// Its error.
+        error: Box<EngineError>,
+    },
     /// A plugin refused a program or its arguments.
     #[error(transparent)]
     Xla(Box<coda_pjrt::PjrtError>),
@@ -83,10 +91,20 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// The error itself, whichever rank has met it.
+    #[must_use]
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::OfRank { error, .. } => error.cause(),
+            other => other,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::OfRank { error, .. } => error.hint(),
             Self::Mesh(_) => Some(
                 "choose train.xla.mesh.{data,fsdp,tensor}, train.global_batch and \
                  train.micro_batch so that they divide evenly"

@@ -171,22 +171,30 @@ impl ParallelLearner {
             }
             of_ranks[rank] = Some(answer);
         }
+        let ranks = of_ranks.len();
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for (rank, answer) in of_ranks.into_iter().enumerate() {
             match answer {
                 Some(Ok(answer)) => done.push(answer),
-                Some(Err(error)) => failed.push(error),
+                Some(Err(error)) => failed.push((rank, error)),
                 None => {
                     self.ranks[rank] = Rank { work: None, thread: None };
-                    failed.push(ParallelError::Gone(rank).into());
+                    failed.push((rank, ParallelError::Gone(rank).into()));
                 }
             }
         }
         // A rank that could not do its part knows why; the others know only that it could not.
-        let own = failed.iter().position(|error| {
+        let own = failed.iter().position(|(_, error)| {
             !matches!(error, EngineError::Parallel(ParallelError::Part(_) | ParallelError::Gone(_)))
         });
-        if failed.is_empty() { Ok(done) } else { Err(failed.swap_remove(own.unwrap_or(0))) }
+        match own {
+            _ if failed.is_empty() => Ok(done),
+            Some(own) if ranks > 1 => {
+                let (rank, error) = failed.swap_remove(own);
+                Err(EngineError::OfRank { rank, error: Box::new(error) })
+            }
+            own => Err(failed.swap_remove(own.unwrap_or(0)).1),
+        }
     }
 
     fn fetch(&mut self) -> Result<(Params, Optimizer), EngineError> {
