@@ -7,7 +7,7 @@ use super::{
 use rayon::prelude::*;
 
 /// Multiplications that are not worth a second thread.
-const ALONE: usize = 1 << 20;
+const ALONE: usize = 1 << 18;
 
 /// A row's queries with the keys and values that they read.
 pub(crate) struct KvRow<'a> {

@@ -70,6 +70,13 @@ pub(super) fn max(values: &[f32]) -> f32 {
     most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
 }
 
+/// The place of the first of the largest values; 0 when there is none.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn largest(values: &[f32]) -> usize {
+    let most = max(values);
+    values.iter().position(|&value| value >= most).unwrap_or(0)
+}
+
 /// `e^x` to within 2 units in the last place; 0 below -87, the largest power of two above 88.
 ///
 /// `x = n·ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` by its Taylor polynomial of degree 7 in Horner's
@@ -97,9 +104,51 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { p * power }
 }
 
+/// `ln x` to within 2 units in the last place (but near 1, where it is exact to 1e-7), of a normal positive
+/// number.
+///
+/// `x = 2^n · m` with `m` between the square roots of 1/2 and 2; `ln m = 2 artanh((m - 1) / (m + 1))` by
+/// its series.
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    clippy::cast_possible_wrap,
+    reason = "inlined into the versions for each instruction set; the exponent is a small integer"
+)]
+pub(super) fn ln(x: f32) -> f32 {
+    const ROOT_HALF: u32 = 0x3f35_04f3;
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let bits = x.to_bits();
+    let n = (bits.wrapping_sub(ROOT_HALF) as i32) >> 23;
+    let m = f32::from_bits(bits.wrapping_sub((n << 23).cast_unsigned()));
+    let f = (m - 1.0) / (m + 1.0);
+    let z = f * f;
+    let mut p = 1.0 / 11.0;
+    for c in [1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0] {
+        p = p * z + c;
+    }
+    let n = n as f32;
+    n * LN_2_HIGH + (n * LN_2_LOW + (2.0 * f + 2.0 * f * z * p))
+}
+
+/// The sum of `p · ln(p + 1e-10)` over a distribution: its entropy, negative, in nats.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(crate) fn negative_entropy(probabilities: &[f32]) -> f32 {
+    const TINY: f32 = 1e-10;
+    let (lanes, rest) = probabilities.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for chunk in lanes {
+        for i in 0..LANES {
+            sums[i] += chunk[i] * ln(chunk[i] + TINY);
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|p| p * ln(p + TINY)).sum::<f32>()
+}
+
 /// Softmax of one row in place; returns the logarithm of the sum of exponentials.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn softmax(row: &mut [f32]) -> f32 {
+pub(crate) fn softmax(row: &mut [f32]) -> f32 {
     let most = max(row);
     for x in row.iter_mut() {
         *x = exp(*x - most);
@@ -144,7 +193,7 @@ pub(super) fn dot_product(a: &[f32], b: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{LANES, dot_product, exp, max, softmax, softmax_again, sum};
+    use super::{LANES, dot_product, exp, ln, max, negative_entropy, softmax, softmax_again, sum};
 
     #[test]
     fn exp_is_exact_to_two_units_in_the_last_place() {
@@ -164,6 +213,31 @@ mod tests {
         assert!(exp(-1e30).abs() < f32::MIN_POSITIVE);
         assert!(exp(f32::NEG_INFINITY).abs() < f32::MIN_POSITIVE);
         assert!(exp(200.0).is_finite());
+    }
+
+    #[test]
+    fn ln_is_exact_to_rounding() {
+        // All of a range in steps of one in a thousand bits, and what lies around 1.
+        let far = (0x0080_0000..0x7f80_0000).step_by(997).map(f32::from_bits);
+        let near = (-100_000..=100_000).map(|i| 1.0 + i as f32 * 1e-6);
+        for x in far.chain(near) {
+            let exact = f64::from(x).ln();
+            let unit = exact.abs() * f64::from(f32::EPSILON);
+            let error = (f64::from(ln(x)) - exact).abs();
+            assert!(error <= 2.0 * unit.max(5e-8), "ln {x}: off by {error}");
+        }
+    }
+
+    #[test]
+    fn entropy_is_that_of_the_library() {
+        for n in [1, 7, 16, 40, 1000] {
+            let mut p: Vec<f32> = (0..n).map(|i| ((i * 31) % 17) as f32 - 9.0).collect();
+            softmax(&mut p);
+            p[n - 1] = 0.0;
+            let exact: f64 = p.iter().map(|&p| f64::from(p) * (f64::from(p) + 1e-10).ln()).sum();
+            let found = f64::from(negative_entropy(&p));
+            assert!((found - exact).abs() < 1e-6 * exact.abs().max(1.0), "{n}: {found}, {exact}");
+        }
     }
 
     #[test]

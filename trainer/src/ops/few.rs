@@ -4,7 +4,7 @@
 //! takes longer than the product. Here every weight is read once for a tile of rows, where it lies.
 
 use super::{Tape, Var, Weight};
-use multiversion::multiversion;
+use multiversion::{multiversion, target::target_cfg_f};
 use rayon::prelude::*;
 
 /// Lanes of every sum. Part of the result.
@@ -15,8 +15,8 @@ type Lanes = [f32; LANES];
 /// Rows of `x` that stay in a near cache while the weights pass by.
 const BLOCK: usize = 36;
 
-/// Multiplications that are not worth a second thread.
-const ALONE: usize = 1 << 22;
+/// Multiplications that are worth a thread.
+const SHARE: usize = 1 << 17;
 
 /// What [`linear`](super::linear()) computes, without a backward pass. A row of the result does not depend
 /// on the other rows, to the bit; it may differ from `linear`'s by rounding.
@@ -37,8 +37,9 @@ pub(crate) fn linear_of_few<T: Tape>(
     let n = values.len() / inner;
     // The product's transpose, so that threads can share its rows.
     let mut columns = vec![0.0; outer * n];
-    if n > 0 && n * inner * outer > ALONE {
-        let share = outer.div_ceil(rayon::current_num_threads()).next_multiple_of(2);
+    let shares = (n * inner * outer / SHARE).min(rayon::current_num_threads());
+    if shares > 1 {
+        let share = outer.div_ceil(shares).next_multiple_of(4);
         columns
             .par_chunks_mut(share * n)
             .zip(weight.data.par_chunks(share * inner))
@@ -47,12 +48,11 @@ pub(crate) fn linear_of_few<T: Tape>(
         products(&mut columns, values, &weight.data, inner);
     }
     let mut y = residual.map_or_else(|| vec![0.0; rows * outer], |r| r.data.to_vec());
-    // Turned a few rows at a time, so that what is read and what is written stays near.
-    for (block, y) in y.chunks_mut(LANES * outer).enumerate() {
-        let some = block * LANES..block * LANES + y.len() / outer;
-        for (at, column) in columns.chunks_exact(n).enumerate() {
-            for (y, value) in y[at..].iter_mut().step_by(outer).zip(&column[some.clone()]) {
-                *y += value;
+    // Turned a few columns at a time, so that what is read stays near and lines are written whole.
+    for (some, columns) in columns.chunks(LANES * n.max(1)).enumerate() {
+        for (row, y) in y.chunks_exact_mut(outer).enumerate() {
+            for (y, column) in y[some * LANES..].iter_mut().zip(columns.chunks_exact(n)) {
+                *y += column[row];
             }
         }
     }
@@ -62,23 +62,45 @@ pub(crate) fn linear_of_few<T: Tape>(
 /// `columns` `[outer, n]` `= weight` `[outer, inner]` `· xᵀ`, `x` `[n, inner]`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn products(columns: &mut [f32], x: &[f32], weight: &[f32], inner: usize) {
+    // As many sums as there are registers for.
+    if target_cfg_f!(target_feature = "avx512f") {
+        tiles::<4, 4>(columns, x, weight, inner);
+    } else {
+        tiles::<2, 3>(columns, x, weight, inner);
+    }
+}
+
+/// [`products`] in tiles of `W` rows of the weight and at most `R` rows of `x`, as equal as can be.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "inlined into the versions for each instruction set")]
+fn tiles<const W: usize, const R: usize>(
+    columns: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    inner: usize,
+) {
     let n = x.len() / inner;
     for (block, x) in x.chunks(BLOCK * inner).enumerate() {
-        for (pair, weight) in weight.chunks(2 * inner).enumerate() {
-            let columns = &mut columns[pair * 2 * n..];
+        for (some, weight) in weight.chunks(W * inner).enumerate() {
+            let columns = &mut columns[some * W * n..];
             let (mut at, mut rest) = (block * BLOCK, x);
             while !rest.is_empty() {
-                // Tiles of at most three rows, as equal as can be.
                 let rows = rest.len() / inner;
-                let height = rows.div_ceil(rows.div_ceil(3));
+                let height = rows.div_ceil(rows.div_ceil(R));
                 let (x, later) = rest.split_at(height * inner);
-                match (weight.len() / inner, height) {
-                    (2, 3) => tile::<2, 3>(columns, n, at, x, weight, inner),
-                    (2, 2) => tile::<2, 2>(columns, n, at, x, weight, inner),
-                    (2, _) => tile::<2, 1>(columns, n, at, x, weight, inner),
-                    (_, 3) => tile::<1, 3>(columns, n, at, x, weight, inner),
-                    (_, 2) => tile::<1, 2>(columns, n, at, x, weight, inner),
-                    (_, _) => tile::<1, 1>(columns, n, at, x, weight, inner),
+                if weight.len() == W * inner {
+                    match height {
+                        1 => tile::<W, 1>(columns, n, at, x, weight, inner),
+                        2 => tile::<W, 2>(columns, n, at, x, weight, inner),
+                        3 => tile::<W, 3>(columns, n, at, x, weight, inner),
+                        _ => tile::<W, R>(columns, n, at, x, weight, inner),
+                    }
+                } else {
+                    for (w, weight) in weight.chunks(inner).enumerate() {
+                        for (r, x) in x.chunks(inner).enumerate() {
+                            tile::<1, 1>(&mut columns[w * n..], n, at + r, x, weight, inner);
+                        }
+                    }
                 }
                 (at, rest) = (at + height, later);
             }
@@ -97,6 +119,7 @@ fn tile<const W: usize, const R: usize>(
     weight: &[f32],
     inner: usize,
 ) {
+    const { assert!(W * R <= LANES, "the sums of a tile are folded together") };
     let (chunks, whole) = (inner / LANES, inner / LANES * LANES);
     let mut weights: [&[Lanes]; W] = [&[]; W];
     let mut xs: [&[Lanes]; R] = [&[]; R];
@@ -115,13 +138,20 @@ fn tile<const W: usize, const R: usize>(
             }
         }
     }
+    let mut all = [[0.0; LANES]; LANES];
+    for w in 0..W {
+        for r in 0..R {
+            all[w * R + r] = sums[w][r];
+        }
+    }
+    let sums = folded(all);
     for w in 0..W {
         for r in 0..R {
             let mut rest = 0.0;
             for i in whole..inner {
                 rest += weight[w * inner + i] * x[r * inner + i];
             }
-            columns[w * n + at + r] = folded(sums[w][r]) + rest;
+            columns[w * n + at + r] = sums[w * R + r] + rest;
         }
     }
 }
@@ -137,23 +167,47 @@ fn plus_product(mut sums: Lanes, a: &Lanes, b: &Lanes) -> Lanes {
     sums
 }
 
-/// The sum of the lanes, halves on halves.
+/// The sum of each one's lanes, halves on halves. Two vectors are folded into one at a time, so that no
+/// lane is idle: what is eight lanes of one and eight of another becomes four of four, and so on. The
+/// first halves' order turns the bits of the places around, and so they begin turned.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "inlined into the versions for each instruction set")]
-fn folded(mut lanes: Lanes) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
+fn folded(all: [Lanes; LANES]) -> Lanes {
+    let mut eights = [[0.0; LANES]; 8];
+    for i in 0..8 {
+        eights[i] = pair::<16>(&all[TURNED[2 * i]], &all[TURNED[2 * i + 1]]);
     }
-    lanes[0]
+    let mut fours = [[0.0; LANES]; 4];
+    for i in 0..4 {
+        fours[i] = pair::<8>(&eights[2 * i], &eights[2 * i + 1]);
+    }
+    let twos = [pair::<4>(&fours[0], &fours[1]), pair::<4>(&fours[2], &fours[3])];
+    pair::<2>(&twos[0], &twos[1])
+}
+
+/// The places of a vector with the bits of their numbers turned around.
+const TURNED: [usize; LANES] = [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15];
+
+/// Groups of `WIDTH` lanes of two vectors, each folded to half its width, in turns.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "inlined into the versions for each instruction set")]
+fn pair<const WIDTH: usize>(a: &Lanes, b: &Lanes) -> Lanes {
+    let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+    for at in 0..LANES {
+        let (group, lane) = (at / WIDTH * WIDTH, at % WIDTH);
+        let from = if lane < WIDTH / 2 { a } else { b };
+        first[at] = from[group + lane % (WIDTH / 2)];
+        second[at] = from[group + lane % (WIDTH / 2) + WIDTH / 2];
+    }
+    for at in 0..LANES {
+        first[at] += second[at];
+    }
+    first
 }
 
 #[cfg(test)]
 mod tests {
-    use super::linear_of_few;
+    use super::{LANES, folded, linear_of_few};
     use crate::ops::{NoneTape, Var, Weight, linear};
     use std::{cell::RefCell, rc::Rc, sync::Arc};
 
@@ -169,9 +223,9 @@ mod tests {
     #[test]
     fn it_is_the_general_product_but_for_rounding() {
         // Odd and even numbers of weights, inner widths with a rest, more rows than a block.
-        for (outer, inner) in [(1, 5), (2, 16), (7, 33), (64, 48), (129, 200)] {
+        for (outer, inner) in [(1, 5), (2, 16), (4, 16), (7, 33), (64, 48), (129, 200)] {
             let weight = weight(outer, inner);
-            for n in [0, 1, 2, 3, 4, 5, 7, 9, 40] {
+            for n in [0, 1, 2, 3, 4, 5, 6, 7, 9, 40] {
                 let x = Var::new(values(n * inner, 1), n, inner);
                 let residual = (n % 2 == 1).then(|| Var::new(values(n * outer, 3), n, outer));
                 let got = linear_of_few(&mut NoneTape, &x, &weight, residual.as_ref());
@@ -181,6 +235,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn folding_together_is_folding_each() {
+        let all: [[f32; LANES]; LANES] =
+            std::array::from_fn(|i| std::array::from_fn(|j| ((i * 67 + j * 29) % 97) as f32 / 7.0));
+        let alone = all.map(|mut lanes| {
+            for width in [8, 4, 2, 1] {
+                for lane in 0..width {
+                    lanes[lane] += lanes[lane + width];
+                }
+            }
+            lanes[0].to_bits()
+        });
+        assert_eq!(folded(all).map(f32::to_bits), alone);
     }
 
     #[test]

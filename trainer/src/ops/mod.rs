@@ -26,6 +26,7 @@ pub(crate) use attention::segment_ranges;
 pub use attention::{AttentionShape, attention};
 pub(crate) use cached::{KvRow, cached_attention};
 pub use cross_entropy::{Scored, linear_cross_entropy};
+pub(crate) use elementwise::{largest, negative_entropy, softmax};
 pub use embed::embed;
 pub(crate) use few::linear_of_few;
 pub use linear::linear;

@@ -1,6 +1,7 @@
 //! One position: from logits to a token and how sure the model is of it.
 
 use super::Algorithm;
+use crate::ops::{largest, negative_entropy, softmax};
 
 /// The token chosen at one position.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,21 +56,10 @@ pub fn choose(
                 .fold(0.0_f32, |most, (_, &p)| most.max(p));
             probabilities[best] - second
         }
-        Algorithm::Entropy => probabilities.iter().map(|&p| p * (p + 1e-10).ln()).sum(),
+        Algorithm::Entropy => negative_entropy(&probabilities),
     };
     let probability = probabilities[token];
     Choice { token: u32::try_from(token).expect("token ids are 32 bits"), confidence, probability }
-}
-
-/// The first of the largest values.
-fn largest(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (id, &value) in values.iter().enumerate() {
-        if value > values[best] {
-            best = id;
-        }
-    }
-    best
 }
 
 /// The token at which the running sum of probabilities, in the order of ids, passes `draw`.
@@ -102,7 +92,8 @@ fn distribution(logits: &[f32], shape: Shape) -> Vec<f32> {
         let order = by_logit(&logits);
         let mut keep = order.len();
         if let Some(threshold) = top_p {
-            let probabilities = softmax(&logits);
+            let mut probabilities = logits.clone();
+            softmax(&mut probabilities);
             let mut sum = 0.0_f32;
             // A token stays when what stands before it has not passed the threshold: the one that
             // crosses it stays, and the first always does.
@@ -122,7 +113,8 @@ fn distribution(logits: &[f32], shape: Shape) -> Vec<f32> {
             logits[id] = f32::NEG_INFINITY;
         }
     }
-    softmax(&logits)
+    softmax(&mut logits);
+    logits
 }
 
 /// Ids from the largest logit to the smallest; equal ones in ascending order.
@@ -130,18 +122,6 @@ fn by_logit(logits: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     order
-}
-
-fn softmax(logits: &[f32]) -> Vec<f32> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut values: Vec<f32> = logits.iter().map(|&logit| (logit - most).exp()).collect();
-    let total: f64 = values.iter().map(|&v| f64::from(v)).sum();
-    #[allow(clippy::cast_possible_truncation, reason = "probabilities are f32")]
-    let inverse = total.recip() as f32;
-    for value in &mut values {
-        *value *= inverse;
-    }
-    values
 }
 
 #[cfg(test)]

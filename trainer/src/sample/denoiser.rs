@@ -9,6 +9,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::ops::Range;
 
+/// Logits that are not worth a second thread.
+const ALONE: usize = 1 << 14;
+
 /// A row that is being sampled. It asks for a forward ([`Denoiser::ask`], [`Denoiser::span`]), takes
 /// its logits ([`Denoiser::take`]), and so on until it is done. What becomes of it does not depend on
 /// the rows beside it.
@@ -217,15 +220,15 @@ impl Denoiser {
         let Sampler { algorithm, temperature, top_p, top_k, seed, .. } = self.decoding.sampler;
         let draws = token_draws(seed, self.sample, self.step);
         let mask = self.mask_id as usize;
-        candidates
-            .par_iter()
-            .zip(logits.par_chunks_exact_mut(vocabulary))
-            .map(|(&position, row)| {
-                row[mask] = f32::NEG_INFINITY;
-                let draw = draws.unit_at(position as u64);
-                choose(row, algorithm, temperature, top_p, top_k, draw)
-            })
-            .collect()
+        let one = |(&position, row): (&usize, &mut [f32])| {
+            row[mask] = f32::NEG_INFINITY;
+            let draw = draws.unit_at(position as u64);
+            choose(row, algorithm, temperature, top_p, top_k, draw)
+        };
+        if logits.len() <= ALONE {
+            return candidates.iter().zip(logits.chunks_exact_mut(vocabulary)).map(one).collect();
+        }
+        candidates.par_iter().zip(logits.par_chunks_exact_mut(vocabulary)).map(one).collect()
     }
 
     /// Ends a step.
