@@ -10,6 +10,7 @@ use coda_trainer::{
     },
     model::{ModelConfig, RecomputePolicy},
     sample::{Denoiser, SamplingModel, Step, round},
+    threads::share_this_thread,
 };
 use std::{
     collections::VecDeque,
@@ -90,6 +91,7 @@ impl Scheduler {
         let thread = thread::Builder::new()
             .name("model".to_owned())
             .spawn(move || {
+                share_this_thread();
                 // What belongs to a card stays in one thread.
                 let decoder = open(engine, &model.config)
                     .and_then(|mut engine| engine.decoder(&model.params));

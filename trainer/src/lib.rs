@@ -22,3 +22,4 @@ pub mod ops;
 pub mod optim;
 pub mod parallel;
 pub mod sample;
+pub mod threads;

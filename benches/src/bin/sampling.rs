@@ -1,6 +1,6 @@
 //! Ways of sampling on the same held-out rows of a post-training set, in turns.
 //!
-//!     sampling CHECKPOINT SHARD_SET HELD_OUT ROWS [ROWS_WRITTEN]
+//!     sampling CHECKPOINT SHARD_SET HELD_OUT ROWS [ROWS_WRITTEN ["WAY;WAY…"]]
 //!
 //! `HELD_OUT` is the manifest's `data.held_out`. Two tasks a row: write the answer (masks from the end of
 //! the prompt to the end of the row), and fill holes of several lengths, one after the other, in the middle
@@ -19,9 +19,13 @@ use coda_trainer::{
     sample::{
         Accept, Cache, Decoding, Denoiser, Sampler, SamplingModel, Tally, denoise, denoise_rows,
     },
+    threads::share_this_thread,
 };
 use serde_json::{Value, json};
 use std::{error::Error, path::Path, time::Instant};
+
+const USAGE: &str =
+    "usage: sampling CHECKPOINT SHARD_SET HELD_OUT ROWS [ROWS_WRITTEN [\"WAY;WAY…\"]]";
 
 /// Tokens in a hole, and whether the row keeps its padding.
 const HOLES: [(usize, bool); 6] =
@@ -89,18 +93,22 @@ fn ways() -> Vec<Way> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (checkpoint, shards, held_out, rows, written) = match &arguments[..] {
-        [checkpoint, shards, held_out, rows] => (checkpoint, shards, held_out, rows, rows),
-        [checkpoint, shards, held_out, rows, written] => {
-            (checkpoint, shards, held_out, rows, written)
+    share_this_thread();
+    let (checkpoint, shards, held_out, rows, more) = match &arguments[..] {
+        [checkpoint, shards, held_out, rows, more @ ..] if more.len() <= 2 => {
+            (checkpoint, shards, held_out, rows, more)
         }
-        _ => return Err("usage: sampling CHECKPOINT SHARD_SET HELD_OUT ROWS [ROWS_WRITTEN]".into()),
+        _ => return Err(USAGE.into()),
     };
+    let written = more.first().unwrap_or(rows);
     let written: usize = written.parse()?;
     let model = SamplingModel::open(Path::new(checkpoint)).map_err(|error| error.render())?;
     let set = ShardSet::open(shards)?;
     let order = Order::new(17, &set.source_ranges(held_out.parse()?))?;
     let mut ways = ways();
+    if let Some(wanted) = more.get(1) {
+        ways.retain(|way| way.decoding.is_none() || wanted.split(';').any(|name| name == way.name));
+    }
     for (turn, row) in order.held_out_rows().take(rows.parse()?).enumerate() {
         let row = set.row(row)?;
         let (prefix, valid) = (row.prefix_len as usize, row.valid_len as usize);

@@ -21,7 +21,8 @@ fn main() {
     let (width, len) = (number(3, 256), number(4, 256));
     let tied = std::env::args().nth(5).is_none_or(|word| word == "tied");
     let rows = (TOKENS / len).max(1);
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("a thread pool");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    pool.build_global().expect("a thread pool");
     let config = tiny_model(width, tied);
     let mask = config.mask_token_id.expect("a mask");
     let mut params = Params::init(&config, 7);

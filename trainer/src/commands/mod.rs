@@ -16,6 +16,7 @@ mod sample;
 mod train;
 mod verify;
 
+use crate::threads::share_this_thread;
 use clap::{Parser, Subcommand};
 use coda_cli::{Exit, Failure};
 
@@ -82,6 +83,13 @@ enum Command {
 /// Whatever the command fails with.
 pub fn main() -> Result<Exit, Failure> {
     let cli = Cli::parse();
+    let waits = match &cli.command {
+        None => cli.train.has_ranks(),
+        Some(command) => matches!(command, Command::CompileAhead | Command::Sandboxed),
+    };
+    if !waits {
+        share_this_thread();
+    }
     match cli.command {
         None => cli.train.run(),
         Some(Command::Sample(sample)) => sample.run(),

@@ -51,6 +51,11 @@ pub(super) struct Train {
 }
 
 impl Train {
+    /// Whether threads of ranks do the work, for which this one waits.
+    pub(super) const fn has_ranks(&self) -> bool {
+        self.ranks.is_some()
+    }
+
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let steps: Vec<String> =
             self.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
