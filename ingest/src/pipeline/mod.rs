@@ -3,7 +3,7 @@
 //! The reader decodes on its own thread and fills bounded batches. Each worker takes a batch, extracts
 //! and tokenizes its records, and goes on to the next. The committer packs and writes the results in
 //! the order of the batches on a third thread. So the bytes written do not depend on the number of
-//! workers, and some batches a worker are in memory.
+//! workers, and two or three batches a worker are in memory.
 //!
 //! Whenever the writing side says that a file is complete ([`Commit::row`]), the committer notes where it
 //! stands ([`SourceProgress`]); a source goes on from there by decoding the file at hand again and passing
@@ -48,11 +48,8 @@ use std::{
     },
 };
 
-/// Batches that are done while the one before them holds a document of many megabytes, beyond two a
-/// worker: the others go on meanwhile.
-const BEHIND_A_LONG_ONE: usize = 4;
 /// Batches waiting for the workers.
-const READ_AHEAD: usize = 4;
+const READ_AHEAD: usize = 2;
 
 /// What one source is made of.
 pub struct SourcePlan {
@@ -258,7 +255,7 @@ pub(crate) fn drive<T: Send>(
     let full = &full;
     std::thread::scope(|scope| {
         let (to_workers, batches) = sync_channel(READ_AHEAD);
-        let (announce, steps) = steps(2 * line.workers.current_num_threads() + BEHIND_A_LONG_ONE);
+        let (announce, steps) = steps(2 * line.workers.current_num_threads());
         let reader = std::thread::Builder::new()
             .name(READER_THREAD.to_owned())
             .spawn_scoped(scope, move || read(plan, files, line, from, &to_workers, full));
