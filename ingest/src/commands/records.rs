@@ -170,8 +170,10 @@ impl Records {
 
     fn fetcher(&self) -> Result<Option<Fetcher>, FetchError> {
         let asking = if self.offline { Asking::Offline } else { Asking::Noted };
-        let options =
-            FetchOptions { allow_http: self.allow_http, asking, ..FetchOptions::default() };
+        // Somebody waits for it, and a file that broke off is taken up by the next call.
+        let attempts = 4;
+        let allow_http = self.allow_http;
+        let options = FetchOptions { allow_http, asking, attempts, ..FetchOptions::default() };
         let remote = self.paths.iter().any(|path| Address::is_one(path));
         remote.then(|| Fetcher::new(&self.cache, options)).transpose()
     }
