@@ -169,12 +169,11 @@ impl Suite {
         self.problems.iter().any(written)
     }
 
-    /// Keeps the problems whose name ends in a number from `from` to `to`, both included.
+    /// Keeps the problems with numbers from `from` to `to`, both included.
     ///
     /// # Errors
     /// If none is left.
     pub fn keep(&mut self, from: u64, to: u64) -> Result<(), EvaluateError> {
-        let number = |task: &str| -> Option<u64> { task.rsplit('/').next()?.parse().ok() };
         self.problems
             .retain(|problem| number(&problem.task_id).is_some_and(|n| (from..=to).contains(&n)));
         if self.problems.is_empty() {
@@ -182,6 +181,13 @@ impl Suite {
         }
         Ok(())
     }
+}
+
+/// The number in a name: of `HumanEval/7`, `Mbpp/7`, `7`, and of a hole in it,
+/// `RandomSpanInfilling/HumanEval/7/1`.
+fn number(task: &str) -> Option<u64> {
+    let hole = task.split_once("/HumanEval/").and_then(|(_, of)| of.split('/').next());
+    hole.or_else(|| task.rsplit('/').next())?.parse().ok()
 }
 
 /// The lines of a file, or the elements of a JSON array, with their numbers.
@@ -342,7 +348,21 @@ fn without_odd_numbers(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without_odd_numbers;
+    use super::{number, without_odd_numbers};
+
+    #[test]
+    fn a_hole_has_the_number_of_its_function() {
+        for (task, expected) in [
+            ("HumanEval/7", Some(7)),
+            ("Mbpp/11", Some(11)),
+            ("510", Some(510)),
+            ("SingleLineInfilling/HumanEval/7/L0", Some(7)),
+            ("RandomSpanInfilling/HumanEval/7/1", Some(7)),
+            ("HumanEval/x", None),
+        ] {
+            assert_eq!(number(task), expected, "{task}");
+        }
+    }
 
     #[test]
     fn numbers_of_python_are_left_out_and_text_is_not() {

@@ -41,7 +41,7 @@ pub(super) struct Code {
     data: PathBuf,
     #[command(flatten)]
     solutions: Source,
-    /// Only problems whose `task_id` ends in a number from A to B: 11-510 is the test part of MBPP.
+    /// Only problems with numbers from A to B: 11-510 is the test part of MBPP. A hole has its function's.
     #[arg(long, value_name = "A-B", value_parser = parse_range)]
     tasks: Option<(u64, u64)>,
     #[command(flatten)]
