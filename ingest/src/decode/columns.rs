@@ -9,6 +9,7 @@ use polars_arrow::{
     array::Array,
     datatypes::{ArrowDataType, ArrowSchema, Field},
 };
+use serde_json::Value;
 use std::borrow::Cow;
 
 /// The root columns of a file that hold what is wanted: their places in its schema, ascending, each
@@ -186,7 +187,8 @@ fn push_objects(
     most: usize,
     sink: &mut BatchSink<'_>,
 ) -> Result<(), DecodeError> {
-    let names: Vec<&str> = roots.iter().map(|root| root.field.name.as_str()).collect();
+    let name = |root: &Root| Value::String(root.field.name.to_string()).to_string();
+    let names: Vec<String> = roots.iter().map(name).collect();
     for row in 0..arrays.first().map_or(0, |array| array.len()) {
         let location = Location { number: first_row + row as u64 + 1, ..Location::default() };
         let start = sink.bytes().len();

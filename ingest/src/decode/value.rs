@@ -281,10 +281,10 @@ fn to_json(array: &dyn Array, index: usize) -> Option<Value> {
     }
 }
 
-/// Appends a row as a JSON object, in the order of the columns. A value of a kind that JSON does not have
+/// Appends a row as a JSON object, in the order of the columns, whose names are JSON already. A value of a kind that JSON does not have
 /// (a date, a decimal, a map) is written as text.
 pub(super) fn write_object(
-    names: &[&str],
+    names: &[String],
     arrays: &[Box<dyn Array>],
     row: usize,
     out: &mut Vec<u8>,
@@ -298,7 +298,6 @@ pub(super) fn write_object(
             Value::String(text)
         });
         let separator = if place == 0 { "" } else { "," };
-        let name = Value::String((*name).to_owned());
         out.extend_from_slice(format!("{separator}{name}:{value}").as_bytes());
     }
     out.push(b'}');

@@ -12,6 +12,10 @@ const LANES: usize = 16;
 /// Elements per piece of parallel work.
 pub(super) const CHUNK: usize = 1 << 14;
 
+/// `ln 2` in two parts: the first has few bits, so that its product with a small integer is exact.
+const LN_2_HIGH: f32 = 0.693_359_4;
+const LN_2_LOW: f32 = -2.121_944_4e-4;
+
 /// `into += from`.
 pub(super) fn add(into: &mut [f32], from: &[f32]) {
     assert_eq!(into.len(), from.len());
@@ -88,8 +92,6 @@ pub(crate) fn largest(values: &[f32]) -> usize {
     reason = "inlined into the versions for each instruction set; n is a small integer"
 )]
 pub(super) fn exp(x: f32) -> f32 {
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Adding and taking away 1.5 · 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let kept = x.clamp(-87.0, 88.0);
@@ -117,8 +119,6 @@ pub(super) fn exp(x: f32) -> f32 {
 )]
 pub(super) fn ln(x: f32) -> f32 {
     const ROOT_HALF: u32 = 0x3f35_04f3;
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
     let bits = x.to_bits();
     let n = (bits.wrapping_sub(ROOT_HALF) as i32) >> 23;
     let m = f32::from_bits(bits.wrapping_sub((n << 23).cast_unsigned()));
