@@ -6,8 +6,7 @@ use super::{
     inputs::{ManifestArgs, init_path, recipe_failure},
 };
 use crate::{
-    checkpoint::{HfWeights, Store},
-    fit::{micro_batch, model_config, optimizer_settings},
+    fit::{micro_batch, optimizer_settings, starting_shape},
     model::{ModelConfig, layout},
     optim::Optimizer,
     parallel::lanes,
@@ -80,14 +79,10 @@ impl Plan {
         let init = init_path(&manifest, &recipe, self.init.as_deref())?;
         // The ids of control tokens do not matter here.
         let specials = Specials { eos: 0, pad: 0, mask: 0 };
-        let config = match (&recipe.model, init) {
-            (Some(shape), _) => model_config(shape, specials),
-            (None, Some(path)) => HfWeights::open(&Store::locate(&path)?)?.config().clone(),
-            (None, None) => {
-                return Err(Failure::usage("the manifest says nothing about the model")
-                    .hint("give --init CHECKPOINT, model.init or the keys of model"));
-            }
-        };
+        let config = starting_shape(&recipe, init.as_deref(), specials)?.ok_or_else(|| {
+            Failure::usage("the manifest says nothing about the model")
+                .hint("give --init CHECKPOINT, model.init or the keys of model")
+        })?;
         config.check().map_err(|error| Failure::usage(error.to_string()))?;
         let mut planned = planned(&recipe, &config, self.flops_per_second);
         planned.ahead = self.ahead.run(&config, &recipe)?;

@@ -16,7 +16,7 @@ pub use holds::HoldStates;
 pub use nll::{BytesOf, bytes_by_tokenizer, nll_bound};
 pub use report::Summary;
 pub use setup::{Resume, SetupError, starting_model};
-pub(crate) use setup::{model_config, optimizer_settings, starting_shape};
+pub(crate) use setup::{optimizer_settings, starting_shape};
 pub(crate) use step::{feed_failure, shard_exit};
 
 use crate::{

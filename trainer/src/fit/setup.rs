@@ -219,7 +219,7 @@ pub fn starting_model(
 }
 
 /// A recipe's shape with the mask id of the rows.
-pub(crate) fn model_config(shape: &ModelShape, specials: Specials) -> ModelConfig {
+fn model_config(shape: &ModelShape, specials: Specials) -> ModelConfig {
     ModelConfig {
         hidden_size: shape.hidden_size as usize,
         num_hidden_layers: shape.num_hidden_layers as usize,
