@@ -5,6 +5,8 @@
 
 #[path = "common/batches.rs"]
 mod batches;
+#[path = "common/on_cards.rs"]
+mod on_cards;
 
 use batches::made_up;
 use coda_cuda::{CommunicatorId, CudaError};
@@ -14,16 +16,16 @@ use coda_trainer::{
         EngineError, Learner as _, LearnerSettings, StepInput,
         cuda::{CudaEngine, CudaLearner, Link},
     },
-    model::{ModelConfig, Params, RecomputePolicy},
+    model::{Params, RecomputePolicy},
     optim::{AdamWSettings, Optimizer, OptimizerSettings},
     parallel::{ParallelError, ParallelLearner, RankLearner, RankStart},
 };
+use on_cards::{MASK, config};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-const MASK: u32 = 42;
 const RANKS: usize = 4;
 
 /// The rank whose card fails.
@@ -31,22 +33,6 @@ const BAD: u8 = 2;
 
 /// Less than `ParallelLearner` waits for ranks that do not end by themselves.
 const AT_ONCE: Duration = Duration::from_secs(8);
-
-fn config() -> ModelConfig {
-    ModelConfig {
-        hidden_size: 16,
-        num_hidden_layers: 1,
-        intermediate_size: 24,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 64,
-        vocab_size: 48,
-        rope_theta: 1e4,
-        rms_norm_eps: 1e-6,
-        tie_word_embeddings: false,
-        mask_token_id: Some(MASK),
-    }
-}
 
 /// Four cards, for one test at a time.
 fn cards() -> MutexGuard<'static, ()> {

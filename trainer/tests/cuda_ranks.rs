@@ -8,6 +8,8 @@
 mod batches;
 #[path = "common/learners.rs"]
 mod learners;
+#[path = "common/on_cards.rs"]
+mod on_cards;
 
 use batches::made_up;
 use coda_cuda::{CommunicatorId, device_count};
@@ -16,30 +18,12 @@ use coda_trainer::{
         Batch, EngineError, Learner, LearnerSettings, StepInput, StepOutput,
         cuda::{CudaEngine, CudaLearner, Link},
     },
-    model::{ModelConfig, Params, RecomputePolicy},
+    model::{Params, RecomputePolicy},
     optim::{AdafactorSettings, AdamWSettings, Optimizer, OptimizerSettings},
     parallel::{ParallelLearner, RankLearner, RankStart},
 };
 use learners::{bits, held};
-
-/// The mask's id, behind 42 others.
-const MASK: u32 = 42;
-
-fn config() -> ModelConfig {
-    ModelConfig {
-        hidden_size: 16,
-        num_hidden_layers: 1,
-        intermediate_size: 24,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 64,
-        vocab_size: 48,
-        rope_theta: 1e4,
-        rms_norm_eps: 1e-6,
-        tie_word_embeddings: false,
-        mask_token_id: Some(MASK),
-    }
-}
+use on_cards::{MASK, config};
 
 fn on_card() -> bool {
     std::env::var_os("CODA_TEST_CARD").is_some()
