@@ -6,8 +6,8 @@ use std::{env, thread};
 /// Makes the calling thread, for the rest of its life, one of those that share the work of every operation it
 /// starts. `RAYON_NUM_THREADS` says how many there are; without it, as many as processors.
 ///
-/// Other threads hand each operation to a pool and sleep until it is done, which with a small model took 20 to
-/// 30 % of the processors' time. Not for a thread that only waits for others: the pool would lack it. No bit
+/// Other threads hand each operation to a pool and sleep until it is done, which with a small model takes much
+/// of the processors' time. Not for a thread that only waits for others: the pool would lack it. No bit
 /// of a result depends on it.
 pub fn share_this_thread() {
     let threads = wanted_threads();

@@ -76,8 +76,8 @@ impl CpuDecoder {
 }
 
 /// Windows of so many positions are small, unless they are the whole row: [`linear_of_few`] takes less
-/// processor time for them than [`linear`]. The wider the model, the longer `linear` copies weights
-/// (`docs/benchmarks.md`). A row's own window decides, so that company changes no bit.
+/// processor time for them than [`linear`], which copies the weights first: the longer, the wider the model.
+/// A row's own window decides, so that company changes no bit.
 const fn small_window(hidden_size: usize) -> usize {
     if hidden_size < 512 { 40 } else { 128 }
 }
