@@ -229,14 +229,19 @@ impl Work {
     /// Rows that nobody waits for, or not any longer.
     fn drop_unwanted(&mut self) {
         let now = Instant::now();
-        let (mut gone, mut late) = (0, 0);
-        let mut unwanted = |row: &Row| {
+        let (metrics, held) = (&self.metrics, &self.held);
+        // Who is told must find the row counted, and its place free.
+        let count = |gone, late| {
+            metrics.dropped(gone, late);
+            held.fetch_sub(1, Ordering::Relaxed);
+        };
+        let unwanted = |row: &Row| {
             if row.events.is_closed() || row.enough.load(Ordering::Relaxed) {
-                gone += 1;
+                count(1, 0);
                 return true;
             }
             if row.deadline <= now {
-                late += 1;
+                count(0, 1);
                 // The receiver may have gone in this moment.
                 let _ = row.events.send(Event::Failed(Refusal::timeout()));
                 return true;
@@ -252,8 +257,6 @@ impl Work {
             }
             !drop
         });
-        self.metrics.dropped(gone, late);
-        self.held.fetch_sub(gone + late, Ordering::Relaxed);
     }
 
     /// Waiting rows join in their order, as long as there is room.
