@@ -18,8 +18,8 @@ const ALONE: usize = 1 << 14;
 ///
 /// A block begins at the first position that is still masked, or as far before it as the row's end
 /// demands: with a block length of the row's length or more, the row is the one block. A block that is
-/// fitted to what is masked, since no length is given, ends with its last mask. Windows begin one
-/// position before the block, because the output there predicts the block's first token.
+/// fitted to what is masked, since no length is given, ends with its last mask, and its windows narrow
+/// with it. Windows begin one position early, because the output there predicts the first token.
 #[derive(Clone, Debug)]
 pub struct Denoiser {
     ids: Vec<u32>,
@@ -44,6 +44,8 @@ struct Block {
     taken: u32,
     /// Whether a forward of the whole row has filled the cache.
     filled: bool,
+    /// From the first to the last token of the last step. The cache has them as masks yet.
+    fresh: Range<usize>,
 }
 
 /// The forward that the row waits for.
@@ -201,9 +203,6 @@ impl Denoiser {
         };
         self.tally.forwards += 1;
         self.tally.computed += window.len() as u64;
-        if let Some(block) = &mut self.block {
-            block.filled |= window.len() == self.ids.len();
-        }
         let (mut revealed, mut probabilities) = (Vec::new(), Vec::new());
         for index in chosen {
             let Choice { token, probability, .. } = choices[index];
@@ -212,6 +211,11 @@ impl Denoiser {
             probabilities.push(probability);
             self.tally.revealed += 1;
             self.tally.log_probability += f64::from(probability).ln();
+        }
+        if let Some(block) = &mut self.block {
+            block.filled |= window.len() == self.ids.len();
+            let (first, last) = (revealed.iter().min(), revealed.iter().max());
+            block.fresh = first.map_or(0, |&at| at)..last.map_or(0, |&at| at + 1);
         }
         self.pass(revealed, probabilities, &mut seen);
     }
@@ -274,7 +278,7 @@ impl Denoiser {
                 let filled = self.masks - left;
                 let steps = share(filled + own) - share(filled);
                 let steps = u32::try_from(steps.max(1)).unwrap_or(u32::MAX);
-                self.block = Some(Block { range, steps, taken: 0, filled: false });
+                self.block = Some(Block { range, steps, taken: 0, filled: false, fresh: 0..0 });
             }
         }
         self.block.clone().expect("a block was begun")
@@ -282,12 +286,25 @@ impl Denoiser {
 
     fn window(&self, block: &Block) -> Range<usize> {
         let all = 0..self.ids.len();
-        let from = block.range.start.saturating_sub(1);
-        match self.decoding.cache {
-            _ if !block.filled => all,
-            Cache::None => all,
-            Cache::Prefix => from..all.end,
-            Cache::Dual => from..block.range.end,
+        if !block.filled || self.decoding.cache == Cache::None {
+            return all;
+        }
+        let range = match self.decoding.block_length {
+            Some(_) => block.range.clone(),
+            None => self.unsettled(block),
+        };
+        let end = if self.decoding.cache == Cache::Dual { range.end } else { all.end };
+        range.start.saturating_sub(1)..end
+    }
+
+    /// From the first to the last position of a block that is masked, or was when its keys and values
+    /// were computed.
+    fn unsettled(&self, block: &Block) -> Range<usize> {
+        let open = |&at: &usize| self.ids[at] == self.mask_id || block.fresh.contains(&at);
+        let (mut from_start, mut from_end) = (block.range.clone(), block.range.clone().rev());
+        match (from_start.find(open), from_end.find(open)) {
+            (Some(first), Some(last)) => first..last + 1,
+            _ => block.range.clone(),
         }
     }
 }
