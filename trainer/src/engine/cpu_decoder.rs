@@ -76,11 +76,8 @@ impl CpuDecoder {
 }
 
 /// Windows of so many positions are small, unless they are the whole row: [`linear_of_few`] takes less
-/// processor time for them than [`linear`], which copies the weights first: the longer, the wider the model.
-/// A row's own window decides, so that company changes no bit.
-const fn small_window(hidden_size: usize) -> usize {
-    if hidden_size < 512 { 40 } else { 128 }
-}
+/// time for them than [`linear`]. A row's own window decides, so that company changes no bit.
+const SMALL_WINDOW: usize = 20;
 
 /// The fewest rows of a product of this width that do not go through a kernel for small ones. One row
 /// alone would be a product with a vector.
@@ -99,9 +96,9 @@ impl Decoder for CpuDecoder {
             self.rotary = Rotary::new(len, self.config.head_dim, self.config.rope_theta);
         }
         let mut logits: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
-        let most = small_window(self.config.hidden_size);
-        let small =
-            |span: &&Span<'_>| span.window.len() <= most && span.window.len() < span.row.len();
+        let small = |span: &&Span<'_>| {
+            span.window.len() <= SMALL_WINDOW && span.window.len() < span.row.len()
+        };
         for of_small in [true, false] {
             let some: Vec<&Span<'_>> =
                 spans.iter().filter(|span| small(span) == of_small).collect();

@@ -1,7 +1,7 @@
 //! Linear maps of few rows, for sampling: a block's positions, or one.
 //!
-//! A general product first copies the weights into the order that its kernel wants. For few rows that
-//! takes longer than the product. Here every weight is read once for a tile of rows, where it lies.
+//! A general product has a vector's lanes for as many rows, and with fewer some lanes are idle. Here lanes
+//! are terms of the inner sum, and every weight is read once for a tile of rows, where it lies.
 
 use super::{Tape, Var, Weight};
 use multiversion::{multiversion, target::target_cfg_f};

@@ -1,6 +1,8 @@
 //! Matrix products: a checked face for the `gemm` crate.
 
 use gemm::Parallelism;
+use multiversion::multiversion;
+use rayon::prelude::*;
 
 /// A matrix in a slice, by strides.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +76,7 @@ impl<'a> ViewMut<'a> {
 /// divide rows and columns of `out`, never the inner sum.
 #[allow(clippy::needless_pass_by_value, reason = "the output is consumed, like any mutable borrow")]
 pub(crate) fn matmul(
-    out: ViewMut<'_>,
+    mut out: ViewMut<'_>,
     accumulate: bool,
     a: View<'_>,
     b: View<'_>,
@@ -86,10 +88,109 @@ pub(crate) fn matmul(
     if out.rows == 0 || out.cols == 0 {
         return;
     }
+    // The kernels want `out`, or its transpose, to be contiguous where the left factor is, and copy that
+    // factor where it lies otherwise: for `a · bᵀ` all of `b`. With few rows that takes longer than the
+    // product, and the transpose of `out` is less to copy.
+    if b.row_stride == 1 && b.col_stride > 1 && out.rows <= a.cols / FEW {
+        turned(&mut out, accumulate, a, b, scale, threads);
+    } else {
+        product(&mut out, accumulate, a, b, scale, threads);
+    }
+}
+
+/// A product has few rows when they are at most one for so many of its inner sums' terms.
+const FEW: usize = 2;
+
+/// Elements of the transpose that are held at a time.
+const HELD: usize = 1 << 20;
+
+/// [`product`] by way of the transpose of `out`, some columns at a time. The same bits.
+fn turned(
+    out: &mut ViewMut<'_>,
+    accumulate: bool,
+    a: View<'_>,
+    b: View<'_>,
+    scale: f32,
+    threads: usize,
+) {
+    let rows = out.rows;
+    let step = (HELD / rows).next_multiple_of(SQUARE).min(out.cols);
+    let mut held = vec![0.0; step * rows];
+    for first in (0..out.cols).step_by(step) {
+        let cols = step.min(out.cols - first);
+        let held = &mut held[..cols * rows];
+        let some = View { data: &b.data[first * b.col_stride..], cols, ..b };
+        if accumulate {
+            let old = View {
+                data: &out.data[first..],
+                rows,
+                cols,
+                row_stride: out.row_stride,
+                col_stride: 1,
+            };
+            turn(&mut ViewMut::new(held, cols, rows), old, threads);
+        }
+        product(&mut ViewMut::new(held, cols, rows), accumulate, some.t(), a.t(), scale, threads);
+        let row_stride = out.row_stride;
+        let mut new = ViewMut { data: &mut out.data[first..], rows, cols, row_stride };
+        turn(&mut new, View::new(held, cols, rows), threads);
+    }
+}
+
+/// Side of the squares that are transposed in registers and in the nearest cache.
+const SQUARE: usize = 16;
+
+/// Elements that are worth a thread.
+const SHARE: usize = 1 << 15;
+
+/// `out = aᵀ`; `a` is row-major.
+fn turn(out: &mut ViewMut<'_>, a: View<'_>, threads: usize) {
+    let (cols, stride) = (out.cols, out.row_stride);
+    let used = (out.rows - 1) * stride + cols;
+    let shares = (out.rows * cols / SHARE).clamp(1, threads.max(1));
+    let share = out.rows.div_ceil(shares).next_multiple_of(SQUARE);
+    let parts = out.data[..used].par_chunks_mut(share * stride);
+    let one = |(part, out): (usize, &mut [f32])| turn_rows(out, stride, cols, a, part * share);
+    if shares == 1 {
+        one((0, &mut out.data[..used]));
+    } else {
+        parts.enumerate().for_each(one);
+    }
+}
+
+/// Rows of the transpose, from `first` on.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn turn_rows(out: &mut [f32], stride: usize, cols: usize, a: View<'_>, first: usize) {
+    for (some, out) in out.chunks_mut(SQUARE * stride).enumerate() {
+        let (from, wide) = (first + some * SQUARE, out.len().div_ceil(stride));
+        for at in (0..cols).step_by(SQUARE) {
+            let high = SQUARE.min(cols - at);
+            let mut square = [[0.0; SQUARE]; SQUARE];
+            for (row, values) in square.iter_mut().take(high).enumerate() {
+                values[..wide].copy_from_slice(&a.data[(at + row) * a.row_stride + from..][..wide]);
+            }
+            for (col, out) in out.chunks_mut(stride).enumerate() {
+                for (row, out) in out[at..at + high].iter_mut().enumerate() {
+                    *out = square[row][col];
+                }
+            }
+        }
+    }
+}
+
+/// One product by the crate.
+fn product(
+    out: &mut ViewMut<'_>,
+    accumulate: bool,
+    a: View<'_>,
+    b: View<'_>,
+    scale: f32,
+    threads: usize,
+) {
     let parallelism = if threads <= 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
     let stride = |s: usize| isize::try_from(s).expect("a stride fits in isize");
-    // SAFETY: the constructors of the views have checked that every element addressed by rows,
-    // columns and strides lies inside its slice; `out` is borrowed mutably, so it overlaps neither
+    // SAFETY: the constructors of the views, of which these may be some columns, have checked that every
+    // element addressed by rows, columns and strides lies inside its slice; `out` is borrowed mutably, so it overlaps neither
     // input; its rows do not overlap.
     unsafe {
         gemm::gemm(
@@ -118,8 +219,10 @@ pub(crate) fn matmul(
 
 #[cfg(test)]
 mod tests {
-    use super::{View, ViewMut, matmul};
+    use super::{View, ViewMut, matmul, product, turned};
     use proptest::prelude::*;
+
+    type Way = fn(&mut ViewMut<'_>, bool, View<'_>, View<'_>, f32, usize);
 
     fn values(n: usize, salt: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 37 + salt * 11) % 101) as f32 / 50.0 - 1.0).collect()
@@ -172,6 +275,45 @@ mod tests {
             assert_eq!(whole, run(m, 5));
             // Fewer rows: the rows that remain keep their bits.
             assert_eq!(whole[..m / 3 * n], run(m / 3, 2)[..]);
+        }
+    }
+
+    #[test]
+    fn the_way_by_the_transpose_changes_no_bit() {
+        for (m, n, k) in [
+            (1, 1, 2),
+            (1, 700, 300),
+            (2, 17, 5),
+            (3, 33, 64),
+            (9, 1000, 256),
+            (16, 16, 16),
+            (17, 640, 3000),
+            (40, 31, 1),
+            (128, 9000, 257),
+            (200, 515, 4096),
+        ] {
+            let (a, b) = (values(m * k, 4), values(n * k, 5));
+            let (a, b) = (View::new(&a, m, k), View::new(&b, n, k).t());
+            for accumulate in [false, true] {
+                // Rows of the output may have something between them, which stays.
+                for stride in [n, n + 3] {
+                    let run = |way: Way, threads| {
+                        let mut out = values((m - 1) * stride + n, 6);
+                        way(
+                            &mut ViewMut::strided(&mut out, m, n, stride),
+                            accumulate,
+                            a,
+                            b,
+                            0.5,
+                            threads,
+                        );
+                        out
+                    };
+                    let want = run(product, 1);
+                    assert_eq!(run(turned, 1), want, "{m}, {n}, {k}");
+                    assert_eq!(run(turned, 3), want, "{m}, {n}, {k}");
+                }
+            }
         }
     }
 
