@@ -34,11 +34,11 @@ MEAN = {
     "test": HEAD + "def check(candidate):\n    inputs = [[[1, 2]], [[3, 4, 5]], [[0.1, 0.2]]]\n"
     "    results = [1.5, 4.0, 0.15]\n    for inp, exp in zip(inputs, results):\n        close(candidate(*inp), exp)\n",
 }
-#: What takes the canonical solution a second gives others four.
+#: What takes the canonical solution 1.5 seconds gives others six.
 SLOW = {
     "task_id": "HumanEval/951",
     "prompt": 'def slow(n):\n    """n."""\n',
-    "canonical_solution": "    import time\n    time.sleep(1.0)\n    return n\n",
+    "canonical_solution": "    import time\n    time.sleep(1.5)\n    return n\n",
     "entry_point": "slow",
     "test": HEAD + "def check(candidate):\n    inputs = [[7]]\n    results = [7]\n    for inp, exp in zip(inputs, results):\n"
     "        close(candidate(*inp), exp)\n",

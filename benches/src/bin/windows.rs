@@ -2,7 +2,9 @@
 //! row of as many positions. The first goes through the products of few rows where the decoder finds it
 //! small, the second always through the general product.
 //!
-//!     windows [WIDTH…]
+//! ```text
+//! windows [WIDTH…]
+//! ```
 //!
 //! The model has 4 layers, an FFN of three times the width and a vocabulary of 4096; one output is asked for.
 //! Prints a JSON line for each width and size: the least milliseconds of both, in turns.
