@@ -89,4 +89,5 @@ def main() -> None:
     print(json.dumps(compare(sides, args.rounds, sizes, WARM_UP), indent=2))
 
 
-main()
+if __name__ == "__main__":
+    main()

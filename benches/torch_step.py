@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 
-
 def argument(at: int, default: int) -> int:
     return int(sys.argv[at]) if len(sys.argv) > at else default
 
@@ -29,6 +28,11 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
+def rotary(length: int) -> list[torch.Tensor]:
+    angles = torch.outer(torch.arange(length).float(), 1e6 ** (-torch.arange(0, HD, 2).float() / HD))
+    return [f(torch.cat((angles, angles), dim=-1)) for f in (torch.cos, torch.sin)]
+
+
 class Layer(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -40,14 +44,15 @@ class Layer(torch.nn.Module):
         self.gate, self.up, self.down = linear(D, FFN), linear(D, FFN), linear(FFN, D)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        rows, length, _ = x.shape
         h = rms_norm(x, self.n1)
-        q = rms_norm(self.q(h).view(B, L, HEADS, HD), self.qn).transpose(1, 2)
-        k = rms_norm(self.k(h).view(B, L, KV, HD), self.kn).transpose(1, 2)
-        v = self.v(h).view(B, L, KV, HD).transpose(1, 2)
+        q = rms_norm(self.q(h).view(rows, length, HEADS, HD), self.qn).transpose(1, 2)
+        k = rms_norm(self.k(h).view(rows, length, KV, HD), self.kn).transpose(1, 2)
+        v = self.v(h).view(rows, length, KV, HD).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         k, v = (t.repeat_interleave(HEADS // KV, dim=1) for t in (k, v))
         a = F.scaled_dot_product_attention(q, k, v)
-        x = x + self.o(a.transpose(1, 2).reshape(B, L, HEADS * HD))
+        x = x + self.o(a.transpose(1, 2).reshape(rows, length, HEADS * HD))
         h = rms_norm(x, self.n2)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
 
@@ -59,8 +64,7 @@ def main() -> None:
     head = embedding if TIED else torch.nn.Parameter(torch.randn(V, D) * 0.02)
     layers = torch.nn.ModuleList(Layer() for _ in range(LAYERS))
     norm = torch.nn.Parameter(torch.ones(D))
-    angles = torch.outer(torch.arange(L).float(), 1e6 ** (-torch.arange(0, HD, 2).float() / HD))
-    cos, sin = (f(torch.cat((angles, angles), dim=-1)) for f in (torch.cos, torch.sin))
+    cos, sin = rotary(L)
     own_head = [] if TIED else [head]
     parameters = [embedding, norm, *own_head, *layers.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
@@ -82,4 +86,5 @@ def main() -> None:
         print(json.dumps({"step": step, **times, "loss": loss.item()}))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,8 @@
 //!
 //! * `train_step`: one training step on the CPU, against eager PyTorch (`compare_train_step.py`).
 //! * `sampling`: ways of sampling from a trained model, against the plain one in the same run.
-//! * `windows`: forwards of few positions on the CPU, of a window and of a whole row.
+//! * `windows`: forwards of few positions on the CPU, of a window and of a whole row, the latter against
+//!   eager PyTorch (`compare_windows.py`).
 //! * `xla_step`: one of the XLA engine, against JAX and PyTorch (`compare_xla_step.py`).
 
 use coda_random::{Purpose, Stream};

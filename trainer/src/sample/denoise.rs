@@ -1,7 +1,7 @@
 //! The loop: forward, choose, reveal, until nothing is masked.
 
 use super::{
-    Algorithm, choose,
+    Algorithm, Choice, choose,
     reveal::{order_draws, quota, reveal_confident, reveal_origin, token_draws},
 };
 use serde::Serialize;
@@ -39,6 +39,15 @@ impl Default for Sampler {
             top_k: None,
             seed: 17,
         }
+    }
+}
+
+impl Sampler {
+    /// Chooses one position's token from its logits, of which the mask's is taken out.
+    pub(super) fn choice(&self, logits: &mut [f32], mask_id: u32, draw: f64) -> Choice {
+        logits[mask_id as usize] = f32::NEG_INFINITY;
+        let Self { algorithm, temperature, top_p, top_k, .. } = *self;
+        choose(logits, algorithm, temperature, top_p, top_k, draw)
     }
 }
 
@@ -97,12 +106,7 @@ pub fn denoise<E>(
             let choices: Vec<_> = wanted
                 .iter()
                 .zip(rows.chunks_exact_mut(vocabulary))
-                .map(|(&position, row)| {
-                    row[mask_id as usize] = f32::NEG_INFINITY;
-                    let draw = draws.unit_at(position as u64);
-                    let Sampler { algorithm, temperature, top_p, top_k, .. } = *sampler;
-                    choose(row, algorithm, temperature, top_p, top_k, draw)
-                })
+                .map(|(&at, row)| sampler.choice(row, mask_id, draws.unit_at(at as u64)))
                 .collect();
             let chosen = if sampler.algorithm == Algorithm::Origin {
                 (0..choices.len()).collect()

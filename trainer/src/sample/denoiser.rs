@@ -1,7 +1,7 @@
 //! One row on its way from masks to tokens, a step at a time.
 
 use super::{
-    Accept, Algorithm, Cache, Choice, Decoding, FITTED, Sampler, Step, accept, choose,
+    Accept, Algorithm, Cache, Choice, Decoding, FITTED, Sampler, Step, accept,
     reveal::{order_draws, quota, reveal_confident, reveal_origin, token_draws},
 };
 use crate::engine::Span;
@@ -214,20 +214,19 @@ impl Denoiser {
         }
         if let Some(block) = &mut self.block {
             block.filled |= window.len() == self.ids.len();
-            let (first, last) = (revealed.iter().min(), revealed.iter().max());
-            block.fresh = first.map_or(0, |&at| at)..last.map_or(0, |&at| at + 1);
+            block.fresh = match (revealed.first(), revealed.last()) {
+                (Some(&first), Some(&last)) => first..last + 1,
+                _ => 0..0,
+            };
         }
         self.pass(revealed, probabilities, &mut seen);
     }
 
     fn choices(&self, candidates: &[usize], logits: &mut [f32], vocabulary: usize) -> Vec<Choice> {
-        let Sampler { algorithm, temperature, top_p, top_k, seed, .. } = self.decoding.sampler;
-        let draws = token_draws(seed, self.sample, self.step);
-        let mask = self.mask_id as usize;
-        let one = |(&position, row): (&usize, &mut [f32])| {
-            row[mask] = f32::NEG_INFINITY;
-            let draw = draws.unit_at(position as u64);
-            choose(row, algorithm, temperature, top_p, top_k, draw)
+        let sampler = &self.decoding.sampler;
+        let draws = token_draws(sampler.seed, self.sample, self.step);
+        let one = |(&at, row): (&usize, &mut [f32])| {
+            sampler.choice(row, self.mask_id, draws.unit_at(at as u64))
         };
         if logits.len() <= ALONE {
             return candidates.iter().zip(logits.chunks_exact_mut(vocabulary)).map(one).collect();
