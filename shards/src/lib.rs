@@ -11,7 +11,7 @@
 //! * [`DatasetCard`] describes a set to people and to a hub.
 //! * [`Order`] says which row a position of training reads, in O(1) and without any state.
 //! * [`commit`] writes files and directories that either appear whole or not at all; checkpoints
-//!   use it too.
+//!   use it too. [`read_at()`] is for several threads that read one file.
 
 mod arrow;
 mod behind;
@@ -26,6 +26,7 @@ mod index;
 mod lock;
 mod order;
 mod progress;
+mod read_at;
 mod reader;
 mod row;
 mod verify;
@@ -39,6 +40,7 @@ pub use index::{
 };
 pub use lock::{DirLock, LOCK_FILE};
 pub use order::{Order, OrderError, Position, SourceRange, held_out_rows};
+pub use read_at::read_at;
 pub use reader::{Check, ShardSet};
 pub use row::{Row, RowBuf, Span, SyntaxSpan, SyntaxSpans, row_key};
 pub use verify::{Problem, VerifyReport, verify};

@@ -159,7 +159,7 @@ fn check_writes_loss_logits_and_every_gradient() {
     let result = json_of(&world, &args);
     // A masked first position is not scored.
     assert_eq!(result["scored"], 2);
-    let mut out = SafetensorsFile::open(&world.path("out.safetensors")).expect("sound");
+    let out = SafetensorsFile::open(&world.path("out.safetensors")).expect("sound");
     assert_eq!(out.tensors()["logits"].shape, [2, 4, 44]);
     let loss = out.read_f32("loss").expect("loss")[0];
     // By hand from the logits: CE at (0, 2) over 0.5 and at (1, 3) over 0.25, over 8 tokens.

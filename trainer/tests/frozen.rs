@@ -55,7 +55,7 @@ fn loss_logits_and_gradients_are_pytorchs() {
         let (config, params) = HfWeights::open(&folder).expect("a model").read().expect("weights");
         let open = |name: &str| SafetensorsFile::open(&folder.join(name)).expect("a file");
         let batch = batch(&mut open("batch.safetensors"));
-        let mut right = open("expected.safetensors");
+        let right = open("expected.safetensors");
         let mask = config.mask_token_id.expect("a mask id");
         for policy in [RecomputePolicy::None, RecomputePolicy::Layer] {
             let mut engine = CpuEngine::new(config.clone(), policy);
@@ -106,7 +106,7 @@ fn ten_steps_of_either_optimizer_are_the_judges() {
         let text = fs::read(frozen("optimizers").join(format!("{name}.json"))).expect("a file");
         let given: Value = serde_json::from_slice(&text).expect("JSON");
         let file = frozen("optimizers").join(format!("{name}.safetensors"));
-        let mut file = SafetensorsFile::open(&file).expect("a file");
+        let file = SafetensorsFile::open(&file).expect("a file");
         let shapes: Vec<TensorShape> = file
             .tensors()
             .iter()
@@ -116,7 +116,7 @@ fn ten_steps_of_either_optimizer_are_the_judges() {
             })
             .collect();
         assert_eq!(shapes.len(), 3);
-        let mut read = |prefix: &str| -> Vec<Vec<f32>> {
+        let read = |prefix: &str| -> Vec<Vec<f32>> {
             let one = |shape: &TensorShape| file.read_f32(&format!("{prefix}.{}", shape.name));
             shapes.iter().map(one).collect::<Result<_, _>>().expect("tensors")
         };

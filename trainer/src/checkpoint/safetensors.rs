@@ -6,7 +6,9 @@
 //! that do not follow from shapes, gaps, overlaps and trailing bytes.
 
 use super::CheckpointError;
+use coda_shards::read_at;
 use half::bf16;
+use rayon::prelude::*;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -15,7 +17,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom, Write},
+    io::{self, Read as _, Write},
     path::{Path, PathBuf},
 };
 
@@ -38,7 +40,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    const fn bytes(self) -> u64 {
+    const fn bytes(self) -> usize {
         match self {
             Self::Bf16 => 2,
             Self::F32 | Self::I32 => 4,
@@ -140,25 +142,48 @@ impl SafetensorsFile {
         &self.metadata
     }
 
-    /// Reads a tensor of `f32` or `bf16` and gives it as `f32`.
+    /// Reads a tensor of `f32` or `bf16` and gives it as `f32`; on all threads, since the memory of a large
+    /// model takes longer to come by than to fill.
     ///
     /// # Errors
     /// If there is no such tensor, it holds integers, or reading fails.
-    pub fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let (info, bytes) = self.read_bytes(name)?;
-        match info.dtype {
-            Dtype::F32 => Ok(words(&bytes).map(f32::from_le_bytes).collect()),
-            Dtype::Bf16 => Ok(words(&bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
-            Dtype::I32 | Dtype::I64 => Err(self.wrong_type(name, "F32 or BF16", info.dtype)),
-        }
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let (info, size) = self.info(name)?;
+        let decode: fn(&[u8], &mut [f32]) = match info.dtype {
+            Dtype::F32 => |bytes, values| fill(values, words(bytes).map(f32::from_le_bytes)),
+            Dtype::Bf16 => {
+                |bytes, values| fill(values, words(bytes).map(|b| bf16::from_le_bytes(b).to_f32()))
+            }
+            Dtype::I32 | Dtype::I64 => {
+                return Err(self.wrong_type(name, "F32 or BF16", info.dtype));
+            }
+        };
+        let width = info.dtype.bytes();
+        let mut values = vec![0.0; size / width];
+        let one = |bytes: &mut Vec<u8>, (part, values): (usize, &mut [f32])| {
+            bytes.resize(values.len() * width, 0);
+            let before = (part * PART * width) as u64;
+            read_at(&self.file, bytes, self.data_start + info.begin + before)?;
+            decode(bytes, values);
+            Ok(())
+        };
+        values
+            .par_chunks_mut(PART)
+            .enumerate()
+            .try_for_each_init(Vec::new, one)
+            .map_err(|error| CheckpointError::file("read", &self.path, error))?;
+        Ok(values)
     }
 
     /// Reads a tensor of 32- or 64-bit integers as token ids.
     ///
     /// # Errors
     /// If there is no such tensor, it holds floats or a number that is no id, or reading fails.
-    pub fn read_ids(&mut self, name: &str) -> Result<Vec<u32>, CheckpointError> {
-        let (info, bytes) = self.read_bytes(name)?;
+    pub fn read_ids(&self, name: &str) -> Result<Vec<u32>, CheckpointError> {
+        let (info, size) = self.info(name)?;
+        let mut bytes = vec![0; size];
+        read_at(&self.file, &mut bytes, self.data_start + info.begin)
+            .map_err(|error| CheckpointError::file("read", &self.path, error))?;
         let wide: Vec<i64> = match info.dtype {
             Dtype::I32 => words(&bytes).map(|b| i64::from(i32::from_le_bytes(b))).collect(),
             Dtype::I64 => words(&bytes).map(i64::from_le_bytes).collect(),
@@ -183,22 +208,28 @@ impl SafetensorsFile {
         )
     }
 
-    fn read_bytes(&mut self, name: &str) -> Result<(TensorInfo, Vec<u8>), CheckpointError> {
-        let info = self.tensors.get(name).cloned().ok_or_else(|| {
+    /// What the header says of a tensor, and its bytes' number.
+    fn info(&self, name: &str) -> Result<(&TensorInfo, usize), CheckpointError> {
+        let info = self.tensors.get(name).ok_or_else(|| {
             CheckpointError::misfit(
                 &self.path,
                 format!("there is no tensor {name}"),
                 "`coda-trainer inspect` lists the tensors",
             )
         })?;
-        let read = |error| CheckpointError::file("read", &self.path, error);
-        // The header was held against the file's length, so this allocates no more than the file.
+        // The header was held against the file's length, so nobody allocates more than the file.
         let size = usize::try_from(info.end - info.begin)
             .map_err(|e| CheckpointError::damaged(&self.path, e.to_string()))?;
-        let mut bytes = vec![0; size];
-        self.file.seek(SeekFrom::Start(self.data_start + info.begin)).map_err(read)?;
-        self.file.read_exact(&mut bytes).map_err(read)?;
-        Ok((info, bytes))
+        Ok((info, size))
+    }
+}
+
+/// Elements that a thread reads at a time.
+const PART: usize = 1 << 18;
+
+fn fill(values: &mut [f32], from: impl Iterator<Item = f32>) {
+    for (value, from) in values.iter_mut().zip(from) {
+        *value = from;
     }
 }
 
@@ -250,7 +281,8 @@ impl RawInfo {
         let dtype = Dtype::parse(&self.dtype)
             .ok_or_else(|| format!("{name} has dtype {}, which is not read", self.dtype))?;
         let [begin, end] = self.data_offsets;
-        let bytes = self.shape.iter().try_fold(dtype.bytes(), |size, &n| size.checked_mul(n));
+        let bytes =
+            self.shape.iter().try_fold(dtype.bytes() as u64, |size, &n| size.checked_mul(n));
         if bytes.is_none() || end.checked_sub(begin) != bytes {
             return Err(format!(
                 "{name} with shape {:?} cannot lie at bytes {begin}..{end}",
@@ -359,7 +391,7 @@ pub fn write_safetensors(
     header.insert(METADATA.to_owned(), serde_json::json!(metadata));
     let mut at = 0;
     for tensor in tensors {
-        let end = at + weight_type.dtype().bytes() * tensor.values.len() as u64;
+        let end = at + (weight_type.dtype().bytes() * tensor.values.len()) as u64;
         let entry = serde_json::json!({
             "dtype": weight_type.dtype().name(), "shape": tensor.shape, "data_offsets": [at, end],
         });
@@ -386,7 +418,7 @@ pub fn write_safetensors(
 
 #[cfg(test)]
 mod tests {
-    use super::{Dtype, SafetensorsFile, TensorSource, WeightType, write_safetensors};
+    use super::{Dtype, PART, SafetensorsFile, TensorSource, WeightType, write_safetensors};
     use std::{collections::BTreeMap, fs, path::PathBuf};
 
     struct Scratch(tempfile::TempDir);
@@ -428,15 +460,35 @@ mod tests {
         let mut bytes = Vec::new();
         write_safetensors(&mut bytes, &tensors, &BTreeMap::new(), WeightType::Bf16)
             .expect("write to memory");
-        let mut file = SafetensorsFile::open(&scratch.file(&bytes)).expect("sound");
+        let file = SafetensorsFile::open(&scratch.file(&bytes)).expect("sound");
         assert_eq!(file.tensors()["w"].dtype, Dtype::Bf16);
         assert_eq!(file.read_f32("w").expect("w"), [1.0, -3.140_625, f32::INFINITY]);
     }
 
     #[test]
+    fn tensors_larger_than_a_thread_reads_at_a_time_are_whole() {
+        let values: Vec<f32> = (0..2 * PART + 5).map(|i| (i % 251) as f32 - 125.0).collect();
+        let tensor = |name: &str, values| TensorSource {
+            name: name.to_owned(),
+            shape: vec![2 * PART + 5],
+            values,
+        };
+        // The second begins somewhere in the file.
+        let tensors = [tensor("first", &values), tensor("second", &values)];
+        for kind in [WeightType::F32, WeightType::Bf16] {
+            let (scratch, mut bytes) = (Scratch::new(), Vec::new());
+            write_safetensors(&mut bytes, &tensors, &BTreeMap::new(), kind).expect("memory");
+            let file = SafetensorsFile::open(&scratch.file(&bytes)).expect("sound");
+            for name in ["first", "second"] {
+                assert!(file.read_f32(name).expect("there") == values, "{kind:?} {name}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_written_is_read_back_bit_for_bit() {
         let scratch = Scratch::new();
-        let mut file = SafetensorsFile::open(&scratch.file(&sample())).expect("sound");
+        let file = SafetensorsFile::open(&scratch.file(&sample())).expect("sound");
         assert_eq!(file.metadata()["format"], "pt");
         assert_eq!(file.tensors()["a"].shape, [1, 2]);
         let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<_>>();
@@ -463,7 +515,7 @@ mod tests {
             .expect("a view");
         let bytes = safetensors::serialize([("x", view)], None).expect("bytes");
         let scratch = Scratch::new();
-        let mut file = SafetensorsFile::open(&scratch.file(&bytes)).expect("sound");
+        let file = SafetensorsFile::open(&scratch.file(&bytes)).expect("sound");
         assert_eq!(file.read_f32("x").expect("x"), [1.0, -3.0]);
     }
 

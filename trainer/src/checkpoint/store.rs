@@ -163,7 +163,7 @@ impl Found {
     ) -> Result<(ModelConfig, Params), CheckpointError> {
         let model = HfWeights::open(&self.dir)?.read()?;
         let path = self.dir.join(STATE_FILE);
-        let mut file = SafetensorsFile::open(&path)?;
+        let file = SafetensorsFile::open(&path)?;
         let misfit = |problem: String| {
             CheckpointError::misfit(&path, problem, "resume with the recipe that wrote it")
         };

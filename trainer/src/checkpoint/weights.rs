@@ -79,11 +79,11 @@ impl HfWeights {
     ///
     /// # Errors
     /// If reading fails.
-    pub fn read(mut self) -> Result<(ModelConfig, Params), CheckpointError> {
+    pub fn read(self) -> Result<(ModelConfig, Params), CheckpointError> {
         let mut values = Vec::new();
         for tensor in layout(&self.config) {
             // `check` has seen every tensor in one of the files.
-            let files = self.files.iter_mut();
+            let files = self.files.iter();
             for file in files.filter(|file| file.tensors().contains_key(&tensor.name)) {
                 values.push(file.read_f32(&tensor.name)?);
             }

@@ -109,7 +109,7 @@ impl Check {
 }
 
 fn read_batch(path: &Path) -> Result<Batch, Failure> {
-    let mut file = SafetensorsFile::open(path)?;
+    let file = SafetensorsFile::open(path)?;
     let shape = |name: &str| file.tensors().get(name).map(|info| info.shape.clone());
     let misfit = |problem: String| {
         Failure::incompatible(format!("{}: {problem}", path.display())).hint(
