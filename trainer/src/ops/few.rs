@@ -3,7 +3,7 @@
 //! A general product has a vector's lanes for as many rows, and with fewer some lanes are idle. Here lanes
 //! are terms of the inner sum, and every weight is read once for a tile of rows, where it lies.
 
-use super::{Tape, Var, Weight};
+use super::{Tape, Var, View, ViewMut, Weight, elementwise::add, matmul::turn};
 use multiversion::{multiversion, target::target_cfg_f};
 use rayon::prelude::*;
 
@@ -47,14 +47,11 @@ pub(crate) fn linear_of_few<T: Tape>(
     } else {
         products(&mut columns, values, &weight.data, inner);
     }
-    let mut y = residual.map_or_else(|| vec![0.0; rows * outer], |r| r.data.to_vec());
-    // Turned a few columns at a time, so that what is read stays near and lines are written whole.
-    for (some, columns) in columns.chunks(LANES * n.max(1)).enumerate() {
-        for (row, y) in y.chunks_exact_mut(outer).enumerate() {
-            for (y, column) in y[some * LANES..].iter_mut().zip(columns.chunks_exact(n)) {
-                *y += column[row];
-            }
-        }
+    let mut y = vec![0.0; n * outer];
+    turn(&mut ViewMut::new(&mut y, n, outer), View::new(&columns, outer, n), shares);
+    y.truncate(rows * outer);
+    if let Some(residual) = residual {
+        add(&mut y, residual.data());
     }
     Var::new(y, rows, outer)
 }

@@ -49,6 +49,11 @@ impl<'a> View<'a> {
             ..self
         }
     }
+
+    /// Some columns, which must be there.
+    fn columns(self, first: usize, cols: usize) -> Self {
+        Self { data: &self.data[first * self.col_stride..], cols, ..self }
+    }
 }
 
 impl<'a> ViewMut<'a> {
@@ -67,6 +72,17 @@ impl<'a> ViewMut<'a> {
         assert!(inside(data.len(), rows, cols, row_stride, 1), "a view must lie in its slice");
         assert!(row_stride >= cols, "rows of an output must not overlap");
         Self { data, rows, cols, row_stride }
+    }
+
+    /// Some columns, which must be there.
+    fn columns(&mut self, first: usize, cols: usize) -> ViewMut<'_> {
+        ViewMut { data: &mut self.data[first..], cols, ..*self }
+    }
+
+    /// To be read.
+    const fn view(&self) -> View<'_> {
+        let Self { ref data, rows, cols, row_stride } = *self;
+        View { data, rows, cols, row_stride, col_stride: 1 }
     }
 }
 
@@ -119,21 +135,12 @@ fn turned(
     for first in (0..out.cols).step_by(step) {
         let cols = step.min(out.cols - first);
         let held = &mut held[..cols * rows];
-        let some = View { data: &b.data[first * b.col_stride..], cols, ..b };
+        let (mut out, b) = (out.columns(first, cols), b.columns(first, cols));
         if accumulate {
-            let old = View {
-                data: &out.data[first..],
-                rows,
-                cols,
-                row_stride: out.row_stride,
-                col_stride: 1,
-            };
-            turn(&mut ViewMut::new(held, cols, rows), old, threads);
+            turn(&mut ViewMut::new(held, cols, rows), out.view(), threads);
         }
-        product(&mut ViewMut::new(held, cols, rows), accumulate, some.t(), a.t(), scale, threads);
-        let row_stride = out.row_stride;
-        let mut new = ViewMut { data: &mut out.data[first..], rows, cols, row_stride };
-        turn(&mut new, View::new(held, cols, rows), threads);
+        product(&mut ViewMut::new(held, cols, rows), accumulate, b.t(), a.t(), scale, threads);
+        turn(&mut out, View::new(held, cols, rows), threads);
     }
 }
 
@@ -144,17 +151,19 @@ const SQUARE: usize = 16;
 const SHARE: usize = 1 << 15;
 
 /// `out = aᵀ`; `a` is row-major.
-fn turn(out: &mut ViewMut<'_>, a: View<'_>, threads: usize) {
+pub(super) fn turn(out: &mut ViewMut<'_>, a: View<'_>, threads: usize) {
     let (cols, stride) = (out.cols, out.row_stride);
-    let used = (out.rows - 1) * stride + cols;
+    if out.rows == 0 || cols == 0 {
+        return;
+    }
     let shares = (out.rows * cols / SHARE).clamp(1, threads.max(1));
     let share = out.rows.div_ceil(shares).next_multiple_of(SQUARE);
-    let parts = out.data[..used].par_chunks_mut(share * stride);
-    let one = |(part, out): (usize, &mut [f32])| turn_rows(out, stride, cols, a, part * share);
+    let data = &mut out.data[..(out.rows - 1) * stride + cols];
     if shares == 1 {
-        one((0, &mut out.data[..used]));
+        turn_rows(data, stride, cols, a, 0);
     } else {
-        parts.enumerate().for_each(one);
+        let parts = data.par_chunks_mut(share * stride).enumerate();
+        parts.for_each(|(part, data)| turn_rows(data, stride, cols, a, part * share));
     }
 }
 
