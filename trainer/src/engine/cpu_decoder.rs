@@ -79,6 +79,10 @@ impl CpuDecoder {
 /// time for them than [`linear`]. A row's own window decides, so that company changes no bit.
 const SMALL_WINDOW: usize = 20;
 
+fn small(span: &Span<'_>) -> bool {
+    span.window.len() <= SMALL_WINDOW && span.window.len() < span.row.len()
+}
+
 /// The fewest rows of a product of this width that do not go through a kernel for small ones. One row
 /// alone would be a product with a vector.
 const fn fewest_rows(width: usize) -> usize {
@@ -96,9 +100,6 @@ impl Decoder for CpuDecoder {
             self.rotary = Rotary::new(len, self.config.head_dim, self.config.rope_theta);
         }
         let mut logits: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
-        let small = |span: &&Span<'_>| {
-            span.window.len() <= SMALL_WINDOW && span.window.len() < span.row.len()
-        };
         for of_small in [true, false] {
             let some: Vec<&Span<'_>> =
                 spans.iter().filter(|span| small(span) == of_small).collect();

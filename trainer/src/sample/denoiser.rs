@@ -300,10 +300,8 @@ impl Denoiser {
     /// were computed.
     fn unsettled(&self, block: &Block) -> Range<usize> {
         let open = |&at: &usize| self.ids[at] == self.mask_id || block.fresh.contains(&at);
-        let (mut from_start, mut from_end) = (block.range.clone(), block.range.clone().rev());
-        match (from_start.find(open), from_end.find(open)) {
-            (Some(first), Some(last)) => first..last + 1,
-            _ => block.range.clone(),
-        }
+        let mut positions = block.range.clone().filter(open);
+        let first = positions.next().unwrap_or(block.range.start);
+        first..positions.next_back().unwrap_or(first) + 1
     }
 }
