@@ -206,17 +206,14 @@ fn daemon(mark: &str, then: &str) -> String {
 #[test]
 fn the_whole_tree_dies_with_the_program_and_with_the_time() {
     for (index, sandbox) in sandboxes().iter().enumerate() {
-        let longer = Duration::from_secs(30);
-        for (then, end, wall) in [
-            ("", End::Exited(0), longer),
-            ("time.sleep(600)", End::WallTime, Duration::from_secs(2)),
-        ] {
+        for (then, end, wall) in [("", End::Exited(0), 20), ("time.sleep(600)", End::WallTime, 2)] {
+            let wall = Duration::from_secs(wall);
             let mark = format!("coda-daemon-{}-{index}-{}", std::process::id(), then.len());
             let brief = Limits { wall, processes: Some(4096), ..limits() };
             let started = Instant::now();
             let outcome = run(sandbox, &daemon(&mark, then), brief);
             assert_eq!(outcome.end, end, "{}", text(&outcome));
-            assert!(started.elapsed() < longer);
+            assert!(started.elapsed() < wall + Duration::from_secs(6));
             assert_eq!(running(&mark), 0);
         }
     }
@@ -226,9 +223,11 @@ fn the_whole_tree_dies_with_the_program_and_with_the_time() {
 fn endless_output_is_cut_while_it_is_read() {
     let code = "import os\nwhile True: os.write(1, b'x' * 65536); os.write(2, b'y' * 65536)";
     for sandbox in sandboxes() {
+        let started = Instant::now();
         let outcome = run(&sandbox, code, Limits { output: 1 << 20, ..limits() });
         assert_eq!(outcome.end, End::Output);
         assert!(outcome.stdout.len() + outcome.stderr.len() <= 1 << 20);
+        assert!(started.elapsed() < Duration::from_secs(10));
     }
 }
 
