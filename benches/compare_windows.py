@@ -7,21 +7,14 @@ Without --python it makes target/venv-torch with PyTorch from PyPI (several GB).
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 from collections import defaultdict
 
-from compare_train_step import ROOT, torch_python
+from compare_train_step import ROOT, run, torch_python
 
 WIDTHS = (256, 512, 1024, 2048)
 # As many forwards as windows.rs does, on its two threads.
 FORWARDS, THREADS = "20", "2"
-
-
-def lines(command: list[str]) -> list[dict]:
-    done = subprocess.run(command, check=True, capture_output=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def main() -> None:
@@ -34,10 +27,10 @@ def main() -> None:
     ours, theirs = defaultdict(list), defaultdict(list)
     for _ in range(args.rounds):
         for width in WIDTHS:
-            for line in lines([args.program, str(width)]):
+            for line in run([args.program], [str(width)], 0):
                 size = (width, line["positions"])
                 ours[size].append(line["row_ms"])
-                found = lines([*twin, FORWARDS, THREADS, *map(str, size)])
+                found = run(twin, [FORWARDS, THREADS, *map(str, size)], 0)
                 theirs[size].append(found[0]["row_ms"])
     print("| width | positions | coda ms | PyTorch ms | ratio |\n|---|--:|--:|--:|--:|")
     for size in ours:

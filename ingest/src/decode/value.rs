@@ -281,8 +281,8 @@ fn to_json(array: &dyn Array, index: usize) -> Option<Value> {
     }
 }
 
-/// Appends a row as a JSON object, in the order of the columns, whose names are JSON already. A value of a kind that JSON does not have
-/// (a date, a decimal, a map) is written as text.
+/// Appends a row as a JSON object, in the order of the columns, whose names are JSON already. A value of a
+/// kind that JSON does not have (a date, a decimal, a map) is written as text.
 pub(super) fn write_object(
     names: &[String],
     arrays: &[Box<dyn Array>],
