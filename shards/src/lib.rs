@@ -38,7 +38,7 @@ pub use index::{
     FORMAT, FORMAT_VERSION, FORMAT_VERSION_SPANS, FileEntry, INDEX_FILE, Index, README_FILE,
     REJECTS_FILE, ShardEntry, SourceEntry, Specials, TOKENIZER_FILE, Totals,
 };
-pub use lock::{DirLock, LOCK_FILE};
+pub use lock::{DirLock, FileLock, LOCK_FILE};
 pub use order::{Order, OrderError, Position, SourceRange, held_out_rows};
 pub use read_at::read_at;
 pub use reader::{Check, ShardSet};

@@ -9,11 +9,41 @@ use std::{
 /// The file that a writer keeps locked; it stays after a crash and marks the directory as ours.
 pub const LOCK_FILE: &str = ".writing";
 
+/// An advisory lock on a file, held until dropped.
+#[derive(Debug)]
+pub struct FileLock(File);
+
+impl FileLock {
+    /// Takes the lock of a file, which is made if it is not there; `None` if somebody holds it.
+    ///
+    /// # Errors
+    /// If the file cannot be made or locked.
+    pub fn acquire(path: &Path) -> Result<Option<Self>, FileError> {
+        let failed = |error| FileError::new("lock", path, error);
+        let mut open = OpenOptions::new();
+        let file = open.create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
+impl Drop for FileLock {
+    /// Closing the file is not enough: a child that another thread starts in this moment has it too, until
+    /// it runs its own program.
+    fn drop(&mut self) {
+        // What cannot be unlocked is unlocked when the last of them closes it.
+        let _ = self.0.unlock();
+    }
+}
+
 /// An advisory lock on a directory, held until dropped.
 #[derive(Debug)]
 pub struct DirLock {
     path: PathBuf,
-    _file: File,
+    _file: FileLock,
 }
 
 impl DirLock {
@@ -24,24 +54,12 @@ impl DirLock {
     pub fn acquire(dir: &Path) -> Result<Self, ShardError> {
         let path = dir.join(LOCK_FILE);
         loop {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|error| FileError::new("lock", &path, error))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(ShardError::Locked { dir: dir.to_path_buf() });
-                }
-                Err(TryLockError::Error(error)) => {
-                    return Err(FileError::new("lock", &path, error).into());
-                }
-            }
+            let Some(file) = FileLock::acquire(&path)? else {
+                return Err(ShardError::Locked { dir: dir.to_path_buf() });
+            };
             // The writer before may have removed the file between our open and our lock; then the
             // lock is on a file that nobody can find any more.
-            if is_at(&file, &path) {
+            if is_at(&file.0, &path) {
                 return Ok(Self { path, _file: file });
             }
         }
@@ -69,4 +87,22 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_at(_: &File, path: &Path) -> bool {
     path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FileLock;
+
+    #[test]
+    fn a_dropped_lock_is_free_while_somebody_else_has_the_file_open() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("lock");
+        let lock = FileLock::acquire(&path).expect("a file").expect("free");
+        // As a child has it that was just started.
+        let shared = lock.0.try_clone().expect("a second handle");
+        assert!(FileLock::acquire(&path).expect("a file").is_none());
+        drop(lock);
+        assert!(FileLock::acquire(&path).expect("a file").is_some());
+        drop(shared);
+    }
 }

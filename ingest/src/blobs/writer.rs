@@ -5,9 +5,12 @@ use super::{
     shard::{GONE, PACK_MAGIC, Place, RECORD_HEAD, Shard, record_head},
     store::SHARDS,
 };
-use coda_shards::commit::{self, FileError};
+use coda_shards::{
+    FileLock,
+    commit::{self, FileError},
+};
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -23,7 +26,7 @@ const LOCK_FILE: &str = ".writing";
 pub struct BlobWriter {
     folder: PathBuf,
     shards: Vec<Option<Open>>,
-    _lock: File,
+    _lock: FileLock,
 }
 
 struct Open {
@@ -40,17 +43,7 @@ impl BlobWriter {
     pub fn open(folder: &Path) -> Result<Self, BlobError> {
         fs::create_dir_all(folder).map_err(|e| FileError::new("create", folder, e))?;
         let path = folder.join(LOCK_FILE);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| FileError::new("lock", &path, e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BlobError::Locked(folder.to_owned())),
-            Err(TryLockError::Error(e)) => return Err(FileError::new("lock", &path, e).into()),
-        }
+        let lock = FileLock::acquire(&path)?.ok_or_else(|| BlobError::Locked(folder.to_owned()))?;
         commit::remove_leftovers(folder)?;
         let shards = (0..SHARDS).map(|_| None).collect();
         Ok(Self { folder: folder.to_owned(), shards, _lock: lock })
